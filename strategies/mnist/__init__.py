@@ -1,0 +1,1 @@
+"""The built-in workload: four models on MNIST, the same numbers under every framework."""
