@@ -1,13 +1,16 @@
-"""Which sample is trained on when, and by which rank: the same for every strategy."""
+"""Which sample is trained on when, and by which rank: the same for every strategy.
+
+numpy is imported on use: the launching process counts steps and shares without it.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-import numpy as np
-from numpy.typing import NDArray
-
-from strategies.mnist import philox
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 
 def share(count: int, rank: int, world_size: int) -> tuple[int, int]:
@@ -50,6 +53,10 @@ def epoch_order(
     Each global batch is split over the ranks in rank order, so that the samples of a step do not
     depend on the number of ranks.
     """
+    import numpy as np
+
+    from strategies.mnist import philox
+
     order = philox.permutation(seed, philox.ORDER, epoch, samples)
     whole = samples // batch
     low, high = share(batch, rank, world_size)

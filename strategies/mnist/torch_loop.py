@@ -81,6 +81,7 @@ class Training:
     def run(self) -> TrainMetrics | None:
         """Trains, evaluates and saves every epoch, then measures the scaling if asked to."""
         runner = self._runner()
+        self.started = time.perf_counter()
         epochs = []
         while self.done < self.steps:
             epochs.append(self._epoch(runner))
@@ -195,6 +196,7 @@ class Training:
                 step=epoch * self.steps_per_epoch + step,
                 first=self.first,
                 steps=self.steps,
+                seconds=time.perf_counter() - self.started,
                 samples_per_s=self.windows[-1],
                 loss=float(loss) / max(self._own_share(), 1),
             )

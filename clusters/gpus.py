@@ -1,0 +1,80 @@
+"""The GPUs of this host, through NVML: torch takes two seconds to import and binds the process."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from clusters.base import Gpu
+
+_PCI = Path("/sys/bus/pci/devices")
+
+
+def probe_gpus() -> tuple[tuple[Gpu, ...], str]:
+    """All GPUs of the host in NVML's order (that of the PCI bus), and why there are none, if so.
+
+    A machine without NVIDIA's driver is not a problem: no GPUs, no reason.
+    """
+    import pynvml
+
+    try:
+        pynvml.nvmlInit()
+    except pynvml.NVMLError as error:
+        missing = (pynvml.NVML_ERROR_LIBRARY_NOT_FOUND, pynvml.NVML_ERROR_DRIVER_NOT_LOADED)
+        return (), "" if error.value in missing else f"NVML does not start: {error}"
+    try:
+        return tuple(_gpu(pynvml, index) for index in range(pynvml.nvmlDeviceGetCount())), ""
+    except pynvml.NVMLError as error:
+        return (), f"NVML fails: {error}"
+    finally:
+        with suppress(pynvml.NVMLError):
+            pynvml.nvmlShutdown()
+
+
+def visible(gpus: tuple[Gpu, ...], setting: str | None) -> tuple[Gpu, ...]:
+    """The GPUs that CUDA_VISIBLE_DEVICES (``setting``, None if unset) leaves, in its order.
+
+    As CUDA reads it: indices or beginnings of UUIDs, up to the first one that names no GPU, or
+    names one twice ("CUDA C++ Programming Guide", environment variables).
+    """
+    if setting is None:
+        return gpus
+    chosen: list[Gpu] = []
+    for word in (part.strip() for part in setting.split(",")):
+        matches = [
+            gpu
+            for gpu in gpus
+            if (word.isdigit() and gpu.index == int(word))
+            or (word.startswith("GPU-") and gpu.uuid.startswith(word))
+        ]
+        if len(matches) != 1 or matches[0] in chosen:
+            break
+        chosen += matches
+    return tuple(chosen)
+
+
+def _gpu(pynvml: Any, index: int) -> Gpu:
+    handle = pynvml.nvmlDeviceGetHandleByIndex(index)
+    name, uuid = pynvml.nvmlDeviceGetName(handle), pynvml.nvmlDeviceGetUUID(handle)
+    bus = pynvml.nvmlDeviceGetPciInfo(handle).busId
+    return Gpu(
+        index=index,
+        uuid=_text(uuid),
+        name=_text(name),
+        memory_bytes=int(pynvml.nvmlDeviceGetMemoryInfo(handle).total),
+        numa_node=numa_node(_text(bus)),
+    )
+
+
+def numa_node(bus_id: str, devices: Path = _PCI) -> int | None:
+    """The NUMA node of a PCI device such as "00000000:3B:00.0"; None if the kernel has none."""
+    domain, _, rest = bus_id.lower().partition(":")
+    with suppress(OSError, ValueError):
+        node = int((devices / f"{domain[-4:]}:{rest}" / "numa_node").read_text())
+        return node if node >= 0 else None
+    return None
+
+
+def _text(value: str | bytes) -> str:
+    return value.decode() if isinstance(value, bytes) else value

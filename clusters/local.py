@@ -1,0 +1,151 @@
+"""``local``: the workers are processes of this machine."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import socket
+import time
+from collections.abc import Mapping
+from contextlib import suppress
+
+from clusters.base import Allocation, ClusterError, Device, Host, Slot, Worker, WorkerPlan
+from clusters.cores import numa_cpus, usable_cores
+from clusters.gpus import probe_gpus, visible
+from clusters.guard import PR_SET_CHILD_SUBREAPER, descendants, prctl, send_all
+from clusters.process import GuardedProcess
+
+LOOPBACK = "127.0.0.1"
+# Below Linux's range of outgoing connections (32768 and up), so that no connection takes a port
+# between our look and the worker's use of it; above Ray's worker ports (10002 to 19999).
+_PORTS = range(20_000, 32_768)
+_TRIES = 100
+_CLOSE_S = 3.0
+_POLL_S = 0.02
+
+
+class LocalCluster:
+    """This machine. ``environ`` is what the workers inherit."""
+
+    def __init__(self, environ: Mapping[str, str] | None = None) -> None:
+        self._environ = dict(os.environ if environ is None else environ)
+        self._processes: list[GuardedProcess] = []
+
+    def probe(self) -> Host:
+        gpus, problem = probe_gpus()
+        seen = visible(gpus, self._environ.get("CUDA_VISIBLE_DEVICES"))
+        return Host(
+            name=socket.gethostname(),
+            cores=usable_cores(),
+            gpus=seen,
+            gpus_hidden=len(gpus) - len(seen),
+            gpu_problem=problem,
+            numa_cpus=numa_cpus(),
+        )
+
+    def allocate(self, host: Host, workers: int, device: str) -> Allocation:
+        return allocate(host, workers, device)
+
+    def free_port(self) -> int:
+        for port in random.sample(_PORTS, _TRIES):
+            with socket.socket() as probe:
+                try:
+                    probe.bind((LOOPBACK, port))
+                except OSError:
+                    continue
+                return port
+        raise ClusterError(f"no free port found in {_PORTS.start} to {_PORTS.stop - 1}")
+
+    def start(self, plan: WorkerPlan) -> Worker:
+        if not self._processes:
+            # What a killed guard leaves behind comes to this process, not to init.
+            prctl(PR_SET_CHILD_SUBREAPER, 1)
+        process = GuardedProcess(plan, self._environ)
+        self._processes.append(process)
+        return process
+
+    def close(self) -> None:
+        if not self._processes:
+            return
+        for process in self._processes:
+            process.kill()
+        guards = {process.guard_pid for process in self._processes}
+        deadline = time.monotonic() + _CLOSE_S
+        while time.monotonic() < deadline:
+            running = [process for process in self._processes if process.poll() is None]
+            orphans = [] if running else _orphans(guards)
+            send_all(orphans, signal.SIGKILL)
+            if not running and not orphans:
+                break
+            time.sleep(_POLL_S)
+        self._processes.clear()
+        prctl(PR_SET_CHILD_SUBREAPER, 0)
+
+
+def _orphans(guards: set[int]) -> list[int]:
+    """What killed guards have left to this process; the dead among it are collected."""
+    orphans = [pid for pid in descendants(os.getpid()) if pid not in guards]
+    for pid in orphans:
+        with suppress(ChildProcessError):
+            os.waitpid(pid, os.WNOHANG)
+    return orphans
+
+
+def allocate(host: Host, workers: int, device: str) -> Allocation:
+    """The slots of ``workers`` workers on ``host``, for ``device`` auto, cuda or cpu. Pure.
+
+    "auto" takes GPUs where there is one, and CPU workers on a machine without: never a few
+    workers on GPUs and others not, and never fewer than asked for. Raises ClusterError.
+    """
+    chosen = _device(host, workers, device)
+    cores = host.cores / workers
+    notes = []
+    slots = []
+    taken = host.gpus[:workers] if chosen == "cuda" else ()
+    for local_rank in range(workers):
+        gpu = taken[local_rank] if taken else None
+        node = gpu.numa_node if gpu else None
+        slots.append(
+            Slot(
+                host=host.name,
+                host_index=0,
+                local_rank=local_rank,
+                device=gpu,
+                host_devices=tuple(str(g.index) for g in taken),
+                cpus=host.numa_cpus.get(node, ()) if node is not None else (),
+            )
+        )
+    if chosen == "cpu" and device == "auto":
+        notes.append(f"no GPU{_hidden(host)}: {_count(workers, 'CPU worker')}")
+    if cores < 1:
+        notes.append(f"oversubscribed: {workers} workers on {_count(host.cores, 'core')}")
+    return Allocation(
+        slots=tuple(slots),
+        device=chosen,
+        cores_per_worker=cores,
+        master_addr=LOOPBACK,
+        notes=tuple(notes),
+    )
+
+
+def _device(host: Host, workers: int, device: str) -> Device:
+    if device == "cpu" or (device == "auto" and not host.gpus and not host.gpu_problem):
+        return "cpu"
+    if not host.gpus:
+        why = host.gpu_problem or f"{host.name} has no GPU{_hidden(host)}"
+        raise ClusterError(f"{why}; ask for --device cpu to train on CPU workers")
+    if len(host.gpus) < workers:
+        raise ClusterError(
+            f"{_count(workers, 'GPU')} asked for, {host.name} has {len(host.gpus)}{_hidden(host)}: "
+            f"{', '.join(gpu.name for gpu in host.gpus)}; ask for fewer, or for --device cpu"
+        )
+    return "cuda"
+
+
+def _hidden(host: Host) -> str:
+    return f" ({host.gpus_hidden} hidden by CUDA_VISIBLE_DEVICES)" if host.gpus_hidden else ""
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"

@@ -1,0 +1,147 @@
+"""The command line: text to values, and back. Decisions are made elsewhere."""
+
+from __future__ import annotations
+
+import sys
+from enum import Enum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+from launcher import __version__
+from launcher.job import Given, UserError
+from launcher.run import Output, run
+from strategies import STRATEGIES
+from strategies.mnist.models import MODELS
+
+app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
+_NOT_SETTINGS = {"out", "json", "dry_run", "quiet", "version"}
+
+
+class Device(str, Enum):
+    auto = "auto"
+    cuda = "cuda"
+    cpu = "cpu"
+
+
+class Precision(str, Enum):
+    fp32 = "fp32"
+    tf32 = "tf32"
+    bf16 = "bf16"
+
+
+class Exchange(str, Enum):
+    auto = "auto"
+    gloo = "gloo"
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        print(f"troika-launcher {__version__}")
+        raise typer.Exit
+
+
+@app.command(context_settings={"auto_envvar_prefix": "TROIKA", "allow_interspersed_args": False})
+def train(
+    context: typer.Context,
+    script: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[SCRIPT [ARGS]...]",
+            help="Your own script and its arguments, started on every worker with torchrun's "
+            "environment. Without it, the built-in MNIST training runs.",
+            show_default=False,
+        ),
+    ] = None,
+    gpus: Annotated[
+        int | None,
+        typer.Option(
+            "--gpus", "-n", help="Devices, one worker each: GPUs, or CPU workers without a GPU."
+        ),
+    ] = None,
+    strategy: Annotated[str | None, typer.Option(help=f"One of {', '.join(STRATEGIES)}.")] = None,
+    model: Annotated[str | None, typer.Option(help=f"One of {', '.join(MODELS)}.")] = None,
+    recipe: Annotated[
+        str | None, typer.Option(help="The model's settings: article (default) or tuned.")
+    ] = None,
+    epochs: Annotated[int | None, typer.Option(help="Epochs to train in all.")] = None,
+    steps: Annotated[int | None, typer.Option(help="Optimizer steps to train at most.")] = None,
+    batch_size: Annotated[int | None, typer.Option(help="The global batch.")] = None,
+    batch_size_per_gpu: Annotated[int | None, typer.Option(help="The batch of one worker.")] = None,
+    lr: Annotated[float | None, typer.Option(help="Learning rate.")] = None,
+    momentum: Annotated[float | None, typer.Option(help="Momentum of SGD.")] = None,
+    seed: Annotated[
+        int | None, typer.Option(help="Weights and sample order follow from it.")
+    ] = None,
+    device: Annotated[
+        Device | None, typer.Option(help="auto takes GPUs if the machine has one.")
+    ] = None,
+    precision: Annotated[Precision | None, typer.Option(help="Of the computation.")] = None,
+    exchange: Annotated[
+        Exchange | None,
+        typer.Option(help="auto uses shared memory between CPU workers of one host."),
+    ] = None,
+    cuda_graphs: Annotated[
+        bool | None,
+        typer.Option("--cuda-graphs/--no-cuda-graphs", help="A step as one launch, on GPUs."),
+    ] = None,
+    baseline: Annotated[
+        bool | None,
+        typer.Option("--baseline/--no-baseline", help="Measure the scaling after the training."),
+    ] = None,
+    data_dir: Annotated[
+        str | None, typer.Option(help="A folder with MNIST's four IDX files, gzipped or raw.")
+    ] = None,
+    resume: Annotated[
+        str | None, typer.Option(help="A run's folder, or a checkpoint, to go on from.")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="The run's folder, new or empty. Default: runs/TIME-NAME.")
+    ] = None,
+    json: Annotated[
+        bool, typer.Option("--json", help="Print the report as JSON; text goes to stderr.")
+    ] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print what would be started, with origins, and stop.")
+    ] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print failures only.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Trains on many devices at once, and says how well it scaled and what the rest was lost to.
+
+    Every option can be set by an environment variable: --batch-size by TROIKA_BATCH_SIZE.
+    """
+    output = Output(people=Console(stderr=json), as_json=json, quiet=quiet)
+    try:
+        code = run(_given(context), out, output, dry_run=dry_run)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        raise typer.Exit(2) from None
+    raise typer.Exit(code)
+
+
+def _given(context: typer.Context) -> dict[str, Given]:
+    """The settings that came from the command line or the environment, with their origins."""
+    given: dict[str, Given] = {}
+    for name, value in context.params.items():
+        source = context.get_parameter_source(name)
+        if name in _NOT_SETTINGS or value is None or value == [] or source is None:
+            continue
+        flag = f"--{name.replace('_', '-')}"
+        if source.name == "ENVIRONMENT":
+            given[name] = Given(_plain(value), f"TROIKA_{name.upper()}")
+        elif source.name == "COMMANDLINE":
+            given[name] = Given(_plain(value), flag)
+    return given
+
+
+def _plain(value: Any) -> Any:
+    return value.value if isinstance(value, Enum) else value
+
+
+def main() -> None:
+    app(prog_name="launcher" if sys.argv[0].endswith("__main__.py") else None)

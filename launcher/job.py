@@ -1,0 +1,205 @@
+"""The job: every setting with its value and where that came from. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, TypeVar
+
+from strategies import STRATEGIES
+from strategies.mnist.data import held_out
+from strategies.mnist.models import MODELS, Recipe
+
+DEFAULT_SEED = 0
+_TRAINING = (
+    *("model", "recipe", "epochs", "steps", "batch_size", "batch_size_per_gpu", "lr", "momentum"),
+    *("seed", "precision", "exchange", "cuda_graphs", "baseline", "data_dir", "resume"),
+)
+_CHECKPOINTED = ("model", "seed", "batch_size", "lr", "momentum", "validation", "data_dir")
+_T = TypeVar("_T")
+
+
+class UserError(Exception):
+    """A mistake in what was asked for; the text names the value, its origin and what to do."""
+
+
+@dataclass(frozen=True)
+class Given:
+    """A value that the user gave, and where: "--epochs" or "TROIKA_EPOCHS"."""
+
+    value: Any
+    source: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class JobSpec:
+    """What is to be done, before it is known where.
+
+    ``batch_size`` is global; ``gpus`` is the number of devices, GPUs or CPU workers; ``script``
+    is the user's script and its arguments, empty for the built-in training; ``sources`` says for
+    each setting where its value came from.
+    """
+
+    strategy: str
+    gpus: int
+    device: Literal["auto", "cuda", "cpu"]
+    model: str
+    recipe: str
+    epochs: int
+    steps: int | None
+    batch_size: int
+    lr: float
+    momentum: float
+    validation: float
+    seed: int
+    precision: Literal["fp32", "tf32", "bf16"]
+    exchange: Literal["auto", "gloo"]
+    cuda_graphs: bool
+    baseline: bool
+    data_dir: str | None
+    resume: str | None
+    script: tuple[str, ...] = ()
+    sources: Mapping[str, str] = field(default_factory=dict)
+
+    def origin(self, name: str) -> str:
+        """A setting with its value and origin, to begin an error with."""
+        return f"{name} {getattr(self, name)} ({self.sources[name]})"
+
+
+def resolve(
+    given: Mapping[str, Given],
+    *,
+    default_gpus: int,
+    samples: int,
+    checkpoint: Mapping[str, Any] | None,
+) -> JobSpec:
+    """Fills in what was not given: from the checkpoint to resume, else from the recipe, else fixed.
+
+    ``default_gpus`` is for a missing --gpus; ``samples`` is the number of training samples, held
+    out ones included; ``checkpoint`` is the header of the checkpoint to resume. Raises UserError.
+    """
+    values = _Values(given, checkpoint or {})
+    _check_script(given)
+    strategy = values.pick("strategy", "ddp", "default")
+    _check_name(values, "strategy", strategy, STRATEGIES)
+    gpus = values.pick("gpus", default_gpus, "what this machine has")
+    model = values.pick("model", "lenet", "default")
+    _check_name(values, "model", model, MODELS)
+    recipe_name = values.pick("recipe", "article", "default")
+    recipes = MODELS[model].recipes
+    _check_name(values, "recipe", recipe_name, recipes)
+    recipe, origin = recipes[recipe_name], f"recipe {recipe_name!r} of {model}"
+    epochs = values.pick("epochs", recipe.epochs, origin)
+    validation = values.pick("validation", recipe.validation, origin)
+    job = JobSpec(
+        strategy=strategy,
+        gpus=gpus,
+        device=values.pick("device", "auto", "default"),
+        model=model,
+        recipe=recipe_name,
+        epochs=epochs,
+        steps=_steps(values, recipe, origin),
+        batch_size=_batch_size(values, gpus, recipe, origin),
+        lr=values.pick("lr", recipe.lr, origin),
+        momentum=values.pick("momentum", recipe.momentum, origin),
+        validation=validation,
+        seed=values.pick("seed", DEFAULT_SEED, "default"),
+        precision=values.pick("precision", "fp32", "default"),
+        exchange=values.pick("exchange", "auto", "default"),
+        cuda_graphs=values.pick("cuda_graphs", True, "default"),
+        baseline=values.pick("baseline", True, "default"),
+        data_dir=values.pick("data_dir", None, "the package's MNIST"),
+        resume=values.pick("resume", None, "default"),
+        script=tuple(given["script"].value) if "script" in given else (),
+        sources=values.sources,
+    )
+    if not job.script:
+        _check(job, samples - held_out(samples, validation), values)
+    return job
+
+
+class _Values:
+    """Picks values and remembers where they came from."""
+
+    def __init__(self, given: Mapping[str, Given], checkpoint: Mapping[str, Any]) -> None:
+        self.given, self.checkpoint = given, checkpoint
+        self.sources: dict[str, str] = {}
+
+    def pick(self, name: str, default: _T, origin: str) -> _T:
+        value, source = default, origin
+        if name in _CHECKPOINTED and name in self.checkpoint:
+            value, source = self.checkpoint[name], "the checkpoint"
+        if name in self.given:
+            if name == "model" and source == "the checkpoint" and self.given[name].value != value:
+                raise UserError(
+                    f"{self.given[name].source} {self.given[name].value}: the checkpoint to "
+                    f"resume holds the model {value}"
+                )
+            value, source = self.given[name].value, self.given[name].source
+        self.sources[name] = source
+        return value
+
+
+def _steps(values: _Values, recipe: Recipe, origin: str) -> int | None:
+    if "epochs" in values.given and "steps" not in values.given:
+        # Whoever asks for epochs wants them whole: a recipe's step limit gives way.
+        values.sources["steps"] = "as many as the epochs have"
+        return None
+    return values.pick("steps", recipe.steps, origin)
+
+
+def _batch_size(values: _Values, gpus: int, recipe: Recipe, origin: str) -> int:
+    each = values.given.get("batch_size_per_gpu")
+    if each is None:
+        return values.pick("batch_size", recipe.batch_size, origin)
+    if "batch_size" in values.given:
+        raise UserError(
+            f"{values.given['batch_size'].source} and {each.source} are both given; "
+            "one follows from the other, give one"
+        )
+    values.sources["batch_size"] = f"{each.source} {each.value} x {gpus} workers"
+    return int(each.value) * gpus
+
+
+def _check_script(given: Mapping[str, Given]) -> None:
+    useless = [given[name].source for name in _TRAINING if name in given]
+    if "script" in given and useless:
+        raise UserError(
+            f"{', '.join(useless)}: only for the built-in training; {given['script'].value[0]} "
+            "takes its own arguments, behind its name"
+        )
+
+
+def _check_name(values: _Values, name: str, value: str, known: Mapping[str, object]) -> None:
+    if value not in known:
+        raise UserError(
+            f"{name} {value} ({values.sources[name]}): not known; there are {', '.join(known)}"
+        )
+
+
+def _check(job: JobSpec, samples: int, values: _Values) -> None:
+    for name, least in (("gpus", 1), ("epochs", 1), ("batch_size", 1), ("steps", 1), ("seed", 0)):
+        value = getattr(job, name)
+        if value is not None and value < least:
+            raise UserError(f"{job.origin(name)}: must be {least} or more")
+    if job.seed >= 2**63:
+        raise UserError(f"{job.origin('seed')}: must be below 2**63")
+    if not job.lr > 0:
+        raise UserError(f"{job.origin('lr')}: must be above 0")
+    if not 0 <= job.momentum < 1:
+        raise UserError(f"{job.origin('momentum')}: must be 0 or more, below 1")
+    if job.batch_size < job.gpus:
+        raise UserError(
+            f"{job.origin('batch_size')}: the global batch must have a sample "
+            f"for each of the {job.gpus} workers"
+        )
+    if job.batch_size > samples:
+        raise UserError(f"{job.origin('batch_size')}: the training set has {samples} samples")
+    done = values.checkpoint.get("step", 0)
+    planned = job.epochs * -(-samples // job.batch_size)
+    if done >= min(planned, job.steps or planned):
+        raise UserError(
+            f"{job.origin('resume')}: has been trained for {done} steps already; "
+            f"ask for more --epochs than {job.epochs}"
+            + (f" and more --steps than {job.steps}" if job.steps else "")
+        )

@@ -1,0 +1,115 @@
+"""From what was given to all decisions of a run. Reads; starts and writes nothing."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import sys
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from clusters.base import Allocation, Cluster, ClusterError, WorkerPlan
+from launcher.job import Given, JobSpec, UserError, resolve
+from launcher.plan import RunFolder, make_config, make_plans
+from strategies import load_strategy
+from strategies.base import Strategy, TrainConfig
+from strategies.mnist.data import DataError, check
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prepared:
+    """All decisions of a run. ``config`` is what the built-in training is told."""
+
+    job: JobSpec
+    allocation: Allocation
+    folder: RunFolder
+    config: TrainConfig
+    plans: tuple[WorkerPlan, ...]
+
+    @property
+    def conditions(self) -> str:
+        """What must stand beside every figure; "" for GPUs."""
+        if self.allocation.device == "cuda":
+            return ""
+        workers = len(self.plans)
+        text = f"{workers} CPU worker{'' if workers == 1 else 's'}"
+        return text + (", oversubscribed" if self.allocation.cores_per_worker < 1 else "")
+
+
+def prepare(given: Mapping[str, Given], out: Path | None, cluster: Cluster) -> Prepared:
+    """Reads what the decisions need and decides. Raises UserError."""
+    host = cluster.probe()
+    values, checkpoint, samples = _read_inputs(given)
+    job = resolve(values, default_gpus=len(host.gpus) or 1, samples=samples, checkpoint=checkpoint)
+    strategy = load_strategy(job.strategy)
+    if not job.script:
+        _require(strategy)
+    try:
+        allocation = cluster.allocate(host, job.gpus, job.device)
+        port = cluster.free_port()
+    except ClusterError as error:
+        raise UserError(f"{job.origin('gpus')}: {error}") from None
+    if job.precision == "tf32" and allocation.device == "cpu":
+        raise UserError(f"{job.origin('precision')}: only GPUs have it; take fp32 or bf16")
+    folder = RunFolder(path=_folder(out, job))
+    return Prepared(
+        job=job,
+        allocation=allocation,
+        folder=folder,
+        config=make_config(job, allocation, folder, os.environ),
+        plans=make_plans(job, strategy, allocation, folder, port, os.environ),
+    )
+
+
+def _read_inputs(
+    given: Mapping[str, Given],
+) -> tuple[dict[str, Given], dict[str, Any] | None, int]:
+    """What was given with absolute paths, the checkpoint's header, the number of samples."""
+    values = dict(given)
+    checkpoint = None
+    if "resume" in values:
+        from strategies.mnist.checkpoint import CheckpointError, latest, read_header
+
+        place = values["resume"]
+        try:
+            path = latest(Path(place.value))
+            header = read_header(path)
+        except CheckpointError as error:
+            raise UserError(f"{place.source} {place.value}: {error}") from None
+        values["resume"] = Given(str(path.absolute()), place.source)
+        checkpoint = asdict(header) | {"data_dir": header.data}
+    if "data_dir" in values:
+        folder = values["data_dir"]
+        values["data_dir"] = Given(str(Path(folder.value).absolute()), folder.source)
+    data = values.get("data_dir", Given((checkpoint or {}).get("data_dir"), "the checkpoint"))
+    try:
+        return values, checkpoint, check(Path(data.value) if data.value else None)
+    except DataError as error:
+        raise UserError(f"{data.source} {data.value}: {error}") from None
+
+
+def _require(strategy: Strategy) -> None:
+    missing = [name for name in strategy.requires if importlib.util.find_spec(name) is None]
+    if missing:
+        raise UserError(
+            f"strategy {strategy.name} needs {', '.join(missing)}, not installed in "
+            f"{sys.prefix}: pip install 'troika-launcher[{strategy.install}]'"
+        )
+
+
+def _folder(out: Path | None, job: JobSpec) -> Path:
+    if out is not None:
+        if out.exists() and (not out.is_dir() or any(out.iterdir())):
+            raise UserError(f"--out {out}: is not an empty folder; name another one")
+        return out.absolute()
+    what = Path(job.script[0]).stem if job.script else f"{job.strategy}-{job.model}"
+    base = Path("runs").absolute() / f"{datetime.now():%Y%m%d-%H%M%S}-{what}"
+    number = 1
+    path = base
+    while path.exists():
+        number += 1
+        path = base.with_name(f"{base.name}-{number}")
+    return path
