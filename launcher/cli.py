@@ -43,7 +43,13 @@ def _version(wanted: bool) -> None:
         raise typer.Exit
 
 
-@app.command(context_settings={"auto_envvar_prefix": "TROIKA", "allow_interspersed_args": False})
+def _setting(name: str, text: str, *names: str) -> Any:
+    """An option that an environment variable can set too, named in help and errors."""
+    variable = f"TROIKA_{name.upper().replace('-', '_')}"
+    return typer.Option(*(names or (f"--{name}",)), envvar=variable, help=text)
+
+
+@app.command(context_settings={"allow_interspersed_args": False})
 def train(
     context: typer.Context,
     script: Annotated[
@@ -52,50 +58,51 @@ def train(
             metavar="[SCRIPT [ARGS]...]",
             help="Your own script and its arguments, started on every worker with torchrun's "
             "environment. Without it, the built-in MNIST training runs.",
-            show_default=False,
         ),
     ] = None,
     gpus: Annotated[
         int | None,
-        typer.Option(
-            "--gpus", "-n", help="Devices, one worker each: GPUs, or CPU workers without a GPU."
-        ),
+        _setting("gpus", "Workers: one for each GPU, or CPU workers.", "--gpus", "-n"),
     ] = None,
-    strategy: Annotated[str | None, typer.Option(help=f"One of {', '.join(STRATEGIES)}.")] = None,
-    model: Annotated[str | None, typer.Option(help=f"One of {', '.join(MODELS)}.")] = None,
+    strategy: Annotated[
+        str | None, _setting("strategy", f"One of {', '.join(STRATEGIES)}.")
+    ] = None,
+    model: Annotated[str | None, _setting("model", f"One of {', '.join(MODELS)}.")] = None,
     recipe: Annotated[
-        str | None, typer.Option(help="The model's settings: article (default) or tuned.")
+        str | None, _setting("recipe", "The model's settings: article (default) or tuned.")
     ] = None,
-    epochs: Annotated[int | None, typer.Option(help="Epochs to train in all.")] = None,
-    steps: Annotated[int | None, typer.Option(help="Optimizer steps to train at most.")] = None,
-    batch_size: Annotated[int | None, typer.Option(help="The global batch.")] = None,
-    batch_size_per_gpu: Annotated[int | None, typer.Option(help="The batch of one worker.")] = None,
-    lr: Annotated[float | None, typer.Option(help="Learning rate.")] = None,
-    momentum: Annotated[float | None, typer.Option(help="Momentum of SGD.")] = None,
+    epochs: Annotated[int | None, _setting("epochs", "Epochs to train in all.")] = None,
+    steps: Annotated[int | None, _setting("steps", "Optimizer steps to train at most.")] = None,
+    batch_size: Annotated[int | None, _setting("batch-size", "The global batch.")] = None,
+    batch_size_per_gpu: Annotated[
+        int | None, _setting("batch-size-per-gpu", "The batch of one worker.")
+    ] = None,
+    lr: Annotated[float | None, _setting("lr", "Learning rate.")] = None,
+    momentum: Annotated[float | None, _setting("momentum", "Momentum of SGD.")] = None,
     seed: Annotated[
-        int | None, typer.Option(help="Weights and sample order follow from it.")
+        int | None, _setting("seed", "Initial weights and sample order follow from it.")
     ] = None,
     device: Annotated[
-        Device | None, typer.Option(help="auto takes GPUs if the machine has one.")
+        Device | None, _setting("device", "auto takes GPUs if the machine has one.")
     ] = None,
-    precision: Annotated[Precision | None, typer.Option(help="Of the computation.")] = None,
+    precision: Annotated[Precision | None, _setting("precision", "Of the computation.")] = None,
     exchange: Annotated[
         Exchange | None,
-        typer.Option(help="auto uses shared memory between CPU workers of one host."),
+        _setting("exchange", "auto uses shared memory between CPU workers of one host."),
     ] = None,
     cuda_graphs: Annotated[
         bool | None,
-        typer.Option("--cuda-graphs/--no-cuda-graphs", help="A step as one launch, on GPUs."),
+        _setting("cuda-graphs", "A step as one launch, on GPUs.", "--cuda-graphs/--no-cuda-graphs"),
     ] = None,
     baseline: Annotated[
         bool | None,
-        typer.Option("--baseline/--no-baseline", help="Measure the scaling after the training."),
+        _setting("baseline", "Measure the scaling after the training.", "--baseline/--no-baseline"),
     ] = None,
     data_dir: Annotated[
-        str | None, typer.Option(help="A folder with MNIST's four IDX files, gzipped or raw.")
+        str | None, _setting("data-dir", "A folder with MNIST's four IDX files, gzipped or raw.")
     ] = None,
     resume: Annotated[
-        str | None, typer.Option(help="A run's folder, or a checkpoint, to go on from.")
+        str | None, _setting("resume", "A run's folder, or a checkpoint, to go on from.")
     ] = None,
     out: Annotated[
         Path | None, typer.Option(help="The run's folder, new or empty. Default: runs/TIME-NAME.")

@@ -113,6 +113,7 @@ def resolve(
         script=tuple(given["script"].value) if "script" in given else (),
         sources=values.sources,
     )
+    _check_least(job, "gpus", 1)
     if not job.script:
         _check(job, samples - held_out(samples, validation), values)
     return job
@@ -172,16 +173,19 @@ def _check_script(given: Mapping[str, Given]) -> None:
 
 def _check_name(values: _Values, name: str, value: str, known: Mapping[str, object]) -> None:
     if value not in known:
-        raise UserError(
-            f"{name} {value} ({values.sources[name]}): not known; there are {', '.join(known)}"
-        )
+        origin = values.sources[name]
+        raise UserError(f"{name} {value} ({origin}): not known; there are {', '.join(known)}")
+
+
+def _check_least(job: JobSpec, name: str, least: int) -> None:
+    value = getattr(job, name)
+    if value is not None and value < least:
+        raise UserError(f"{job.origin(name)}: must be {least} or more")
 
 
 def _check(job: JobSpec, samples: int, values: _Values) -> None:
-    for name, least in (("gpus", 1), ("epochs", 1), ("batch_size", 1), ("steps", 1), ("seed", 0)):
-        value = getattr(job, name)
-        if value is not None and value < least:
-            raise UserError(f"{job.origin(name)}: must be {least} or more")
+    for name, least in (("epochs", 1), ("batch_size", 1), ("steps", 1), ("seed", 0)):
+        _check_least(job, name, least)
     if job.seed >= 2**63:
         raise UserError(f"{job.origin('seed')}: must be below 2**63")
     if not job.lr > 0:

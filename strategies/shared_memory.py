@@ -95,10 +95,10 @@ class SharedMemoryMean:
                     continue
                 time.sleep(_NAP_S)
                 deadline = deadline or time.monotonic() + self._timeout_s
-                if time.monotonic() > deadline:
-                    late = [str(rank) for rank in self._others if flags[rank] < self._round]
+                late = [str(rank) for rank in self._others if flags[rank] < self._round]
+                if late and time.monotonic() > deadline:
                     raise TimeoutError(
-                        f"rank {self._rank} waited {self._timeout_s:.0f} s for the gradients of "
+                        f"rank {self._rank} waited {self._timeout_s:g} s for the gradients of "
                         f"rank {', '.join(late)} (exchange {self._round})"
                     )
 

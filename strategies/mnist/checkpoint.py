@@ -13,13 +13,14 @@ from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError, safe_open
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import save_file
 
 from strategies.mnist.models import MODELS
 from strategies.mnist.weights import Weights
 
 FORMAT = 1
 _MOMENTUM = "momentum/"
+_NAMES = "step-[0-9]*[0-9].safetensors"
 
 
 class CheckpointError(Exception):
@@ -76,9 +77,8 @@ def latest(place: Path) -> Path:
     """The newest checkpoint of ``place``: a run's folder, its checkpoints' folder, or one file."""
     if place.is_file():
         return place
-    found = sorted(
-        [*place.glob("step-*.safetensors"), *place.glob("checkpoints/step-*.safetensors")]
-    )
+    names = [*place.glob(_NAMES), *place.glob(f"checkpoints/{_NAMES}")]
+    found = sorted((path for path in names if path.is_file()), key=lambda path: int(path.stem[5:]))
     if not found:
         raise CheckpointError(f"{place} holds no checkpoint (step-*.safetensors)")
     return found[-1]
@@ -94,31 +94,41 @@ def read_header(path: Path) -> Header:
                 f"{path} has checkpoint format {values['format']}, this version reads {FORMAT}"
             )
         header = Header(**values)
+        known = header.model in MODELS
     except (OSError, SafetensorError) as error:
         raise CheckpointError(f"{path} cannot be read: {error}") from None
     except (KeyError, TypeError, ValueError) as error:
         raise CheckpointError(f"{path} is not a checkpoint of this launcher: {error!r}") from None
-    if header.model not in MODELS:
+    if not known:
         raise CheckpointError(f"{path} holds the model {header.model!r}, which is not known here")
+    numbers = (header.seed, header.epoch, header.step, header.batch_size, header.world_size)
+    if not all(type(number) is int and number >= 0 for number in numbers):
+        raise CheckpointError(f"{path} has a header with impossible numbers: {header}")
     return header
 
 
 def load(path: Path) -> Checkpoint:
-    """Reads a checkpoint and checks every tensor's name and shape against its model."""
+    """Reads a checkpoint and checks every tensor's name, shape and type against its model."""
     header = read_header(path)
-    tensors = load_file(path)
-    expected = {
+    shapes = {
         f"{layer.name}.{part}": shape
         for layer in MODELS[header.model].weighted
         for part, shape in (("weight", layer.shape), ("bias", (layer.outputs,)))
     }
-    for name, shape in expected.items():
-        for key in (name, _MOMENTUM + name):
-            if key not in tensors or tensors[key].shape != shape:
-                actual = tensors[key].shape if key in tensors else "missing"
-                raise CheckpointError(f"{path}: tensor {key} is {actual}, expected {shape}")
+    tensors = {}
+    with safe_open(path, framework="numpy") as file:
+        stored = set(file.keys())
+        for name, shape in shapes.items():
+            for key in (name, _MOMENTUM + name):
+                if key not in stored:
+                    raise CheckpointError(f"{path}: tensor {key} is missing")
+                view = file.get_slice(key)
+                found = f"{tuple(view.get_shape())} {view.get_dtype()}"
+                if found != f"{shape} F32":
+                    raise CheckpointError(f"{path}: tensor {key} is {found}, expected {shape} F32")
+                tensors[key] = file.get_tensor(key)
     return Checkpoint(
         header=header,
-        weights={name: tensors[name] for name in expected},
-        momentum={name: tensors[_MOMENTUM + name] for name in expected},
+        weights={name: tensors[name] for name in shapes},
+        momentum={name: tensors[_MOMENTUM + name] for name in shapes},
     )

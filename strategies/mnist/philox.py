@@ -20,8 +20,8 @@ def raw(seed: int, purpose: int, index: int, count: int) -> NDArray[np.uint64]:
     """``count`` raw 64-bit numbers of the stream (seed, purpose, index).
 
     ``seed`` is 0 to 2**63 - 1, ``purpose`` is WEIGHTS or ORDER, ``index`` is the number of the
-    layer or of the epoch. Streams with different arguments do not overlap: they are the keys of
-    the cipher.
+    layer or of the epoch, below 2**32. Streams with different arguments do not overlap: they are
+    the keys of the cipher.
     """
     key = np.array([seed, (purpose << 32) | index], dtype=np.uint64)
     return np.random.Philox(key=key).random_raw(count)

@@ -1,0 +1,1 @@
+"""Benchmarks that run the launcher and its competitor in turns. They are no tests."""
