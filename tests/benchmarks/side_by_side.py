@@ -14,7 +14,7 @@ from typing import Any
 
 from strategies.mnist.data import FILES, PACKAGED
 from strategies.mnist.models import MODELS
-from tests.benchmarks.children import run
+from tests.benchmarks.children import ChildFailed, run
 from tests.benchmarks.figures import console
 
 _REFERENCE = Path(__file__).with_name("reference_ddp.py")
@@ -52,7 +52,7 @@ def reference(folder: Path, training: Training) -> dict[str, float]:
     """Trains with the hand-tuned script, under torchrun if there are several workers.
 
     ``folder`` has the raw MNIST. Returns the script's JSON and ``started``, when the command was
-    started, in seconds since 1970.
+    started, in seconds since 1970. Raises ChildFailed.
     """
     recipe = MODELS[training.model].recipes["article"]
     torchrun = f"-m torch.distributed.run --standalone --nproc-per-node {training.workers}"
@@ -61,11 +61,16 @@ def reference(folder: Path, training: Training) -> dict[str, float]:
     command += ["--lr", str(recipe.lr), "--momentum", str(recipe.momentum)]
     started, output = run(command, folder)
     found = [line for line in output.splitlines() if line.startswith("{")]
+    if not found:
+        raise ChildFailed(f"{command} printed no JSON line but:\n{output}")
     return {"started": started, **json.loads(found[-1])}
 
 
 def launcher(folder: Path, training: Training, **variables: str) -> dict[str, Any]:
-    """Trains with the launcher, with ``variables`` in its environment; returns its report."""
+    """Trains with the launcher, with ``variables`` in its environment; returns its report.
+
+    Raises ChildFailed.
+    """
     out = Path(tempfile.mkdtemp(dir=folder))
     command = [sys.executable, "-m", "launcher", "--gpus", str(training.workers)]
     command += ["--strategy", "ddp", "--device", "cpu", "--no-baseline", "--quiet", "--out"]

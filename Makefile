@@ -1,0 +1,42 @@
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c tests/constraints.txt
+DEMO := $(BIN)/python -m launcher --gpus 2 --strategy ddp --model lenet
+
+.PHONY: demo test lint bench clean
+
+demo: $(VENV)/demo.stamp
+	@echo "$(DEMO)"
+	@$(DEMO)
+
+test: $(VENV)/test.stamp
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/python -m pytest
+
+lint: $(VENV)/test.stamp
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+	$(BIN)/mypy
+
+bench: $(VENV)/demo.stamp
+	$(BIN)/python -m tests.benchmarks.start
+	$(BIN)/python -m tests.benchmarks.throughput
+	$(BIN)/python -m tests.benchmarks.exchange
+
+clean:
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache
+
+$(BIN)/python:
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/demo.stamp: pyproject.toml tests/constraints.txt | $(BIN)/python
+	@echo "installing PyTorch and the launcher into $(VENV) (a few minutes the first time)"
+	$(PIP) -e '.[ddp]'
+	@touch $@
+
+$(VENV)/test.stamp: pyproject.toml tests/constraints.txt | $(BIN)/python
+	$(PIP) -e '.[test]'
+	@touch $@ $(VENV)/demo.stamp
