@@ -35,7 +35,9 @@ def leaves_nothing_behind(
         "processes": _what_stays(lambda: _marked(mark)),
         "threads": _what_stays(lambda: {t.name for t in set(threading.enumerate()) - threads}),
         "ports": _what_stays(lambda: _ports() - ports),
-        "temporary files": {name for name in _names(temporary) if not name.startswith(_TORCH_CACHE)},
+        "temporary files": {
+            name for name in _names(temporary) if not name.startswith(_TORCH_CACHE)
+        },
         "shared memory": _what_stays(lambda: _names(_SHM) - shared),
     }
     assert not any(left.values()), f"left behind: { {k: v for k, v in left.items() if v} }"

@@ -68,7 +68,10 @@ class FakeNvml(ModuleType):
 
 
 def fake_nvml(
-    monkeypatch: pytest.MonkeyPatch, count: int = 2, *, as_bytes: bool = False, **fails: int
+    monkeypatch: pytest.MonkeyPatch,
+    fails: dict[str, int],
+    count: int = 2,
+    as_bytes: bool = False,
 ) -> FakeNvml:
     fake = FakeNvml(count, fails, as_bytes)
     monkeypatch.setitem(sys.modules, "pynvml", fake)
@@ -85,7 +88,7 @@ def gpus(count: int) -> tuple[Gpu, ...]:
 @pytest.mark.parametrize("count", [0, 2, 3, 8])
 @pytest.mark.parametrize("as_bytes", [False, True])
 def test_every_gpu_is_found(monkeypatch: pytest.MonkeyPatch, count: int, as_bytes: bool) -> None:
-    fake_nvml(monkeypatch, count, as_bytes=as_bytes)
+    fake_nvml(monkeypatch, {}, count, as_bytes)
     assert probe_gpus() == (gpus(count), "")
 
 
@@ -93,7 +96,7 @@ def test_every_gpu_is_found(monkeypatch: pytest.MonkeyPatch, count: int, as_byte
 def test_a_machine_without_a_driver_has_no_gpus_and_no_problem(
     monkeypatch: pytest.MonkeyPatch, value: int
 ) -> None:
-    fake_nvml(monkeypatch, nvmlInit=value)
+    fake_nvml(monkeypatch, {"nvmlInit": value})
     assert probe_gpus() == ((), "")
 
 
@@ -108,7 +111,7 @@ def test_a_machine_without_a_driver_has_no_gpus_and_no_problem(
 def test_a_failing_nvml_is_a_problem(
     monkeypatch: pytest.MonkeyPatch, function: str, value: int, problem: str
 ) -> None:
-    fake_nvml(monkeypatch, **{function: value})
+    fake_nvml(monkeypatch, {function: value})
     assert probe_gpus() == ((), problem)
 
 
@@ -116,7 +119,7 @@ def test_a_failing_nvml_is_a_problem(
 def test_nvml_is_shut_down_after_the_probe(
     monkeypatch: pytest.MonkeyPatch, fails: dict[str, int]
 ) -> None:
-    fake = fake_nvml(monkeypatch, **fails)
+    fake = fake_nvml(monkeypatch, fails)
     probe_gpus()
     assert fake.started == 0
 

@@ -110,7 +110,7 @@ def test_a_recipe_is_the_one_of_the_model() -> None:
     ("given", "steps"),
     [({}, 1000), ({"epochs": 3}, None), ({"epochs": 3, "steps": 50}, 50), ({"steps": 50}, 50)],
 )
-def test_a_recipes_step_limit_gives_way_to_epochs(given: dict[str, int], steps: int | None) -> None:
+def test_a_recipes_step_limit_gives_way_to_epochs(given: dict[str, Any], steps: int | None) -> None:
     assert resolved(model="softmax", **given).steps == steps
 
 
@@ -151,7 +151,7 @@ def test_both_batch_sizes_cannot_be_given() -> None:
         ({"batch_size": 48_001, "model": "mlp"}, "the training set has 48000 samples"),
     ],
 )
-def test_an_error_names_the_value_and_its_origin(given: dict[str, object], text: str) -> None:
+def test_an_error_names_the_value_and_its_origin(given: dict[str, Any], text: str) -> None:
     assert text in refused(**given)
 
 
@@ -173,7 +173,7 @@ def test_a_script_may_have_more_workers_than_the_recipes_batch() -> None:
         ({"epochs": 9, "steps": 1200}, "and more --steps than 1200"),
     ],
 )
-def test_a_finished_training_is_not_resumed(given: dict[str, int], advice: str) -> None:
+def test_a_finished_training_is_not_resumed(given: dict[str, Any], advice: str) -> None:
     finished = CHECKPOINT | {"batch_size": 100, "validation": 0.0, "step": 1200}
     text = refused(finished, resume="run", **given)
     assert text.startswith("resume run (--resume): has been trained for 1200 steps already")

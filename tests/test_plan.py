@@ -118,7 +118,7 @@ def test_a_worker_has_its_part_of_the_cores() -> None:
         ({"model": "lenet", "batch_size": 10_000, "gpus": 32}, 1),
     ],
 )
-def test_cpu_workers_use_the_threads_that_pay(given: dict[str, object], threads: int) -> None:
+def test_cpu_workers_use_the_threads_that_pay(given: dict[str, Any], threads: int) -> None:
     assert threads_of(CPUS, **given) == threads
 
 

@@ -1,0 +1,205 @@
+"""This machine: who gets which GPU and cores, and that no process outlives its worker."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from clusters.base import Allocation, ClusterError, Ended, Gpu, Host, Slot, Worker, WorkerPlan
+from clusters.local import LocalCluster, allocate
+from tests.command import wait_until
+
+GPUS = tuple(
+    Gpu(index=index, uuid=f"GPU-{index}", name=f"H200-{index}", memory_bytes=1, numa_node=index % 2)
+    for index in range(4)
+)
+NODES = {0: (0, 1), 1: (2, 3)}
+STUBBORN = "trap '' TERM; echo $$ > pid; while :; do sleep 0.05; done"
+LEAVES_CHILD = "{} sh -c 'echo $$ > pid; sleep 60' & until [ -s pid ]; do sleep 0.01; done; exit 3"
+
+
+def host(gpus: int = 0, *, cores: int = 8, hidden: int = 0, problem: str = "") -> Host:
+    return Host(
+        name="here", cores=cores, gpus=GPUS[:gpus], gpus_hidden=hidden, gpu_problem=problem
+    )
+
+
+@pytest.mark.parametrize("hidden", [0, 2])
+def test_without_a_gpu_the_workers_are_cpu_workers_and_a_note_says_so(hidden: int) -> None:
+    given = allocate(host(hidden=hidden), 2, "auto")
+    beside = " (2 hidden by CUDA_VISIBLE_DEVICES)" if hidden else ""
+    assert (given.device, given.notes) == ("cpu", (f"no GPU{beside}: 2 CPU workers",))
+
+
+def test_workers_get_the_first_gpus_in_order() -> None:
+    given = allocate(host(4), 3, "auto")
+    assert given.device == "cuda"
+    assert [slot.device for slot in given.slots] == [*GPUS[:3]]
+    assert [slot.local_rank for slot in given.slots] == [0, 1, 2]
+
+
+def test_cpu_workers_asked_for_get_no_gpu_and_need_no_note() -> None:
+    given = allocate(host(4, problem="NVML fails"), 2, "cpu")
+    assert given == Allocation(
+        slots=tuple(Slot(host="here", host_index=0, local_rank=rank) for rank in range(2)),
+        device="cpu",
+        cores_per_worker=4,
+        master_addr="127.0.0.1",
+    )
+
+
+@pytest.mark.parametrize(
+    ("offered", "device", "text"),
+    [
+        (host(2), "auto", "3 GPUs asked for, here has 2: H200-0, H200-1; ask for fewer"),
+        (host(2, hidden=1), "cuda", "here has 2 (1 hidden by CUDA_VISIBLE_DEVICES): H200-0"),
+        (host(), "cuda", "here has no GPU; ask for --device cpu"),
+        (host(hidden=4), "cuda", "here has no GPU (4 hidden by CUDA_VISIBLE_DEVICES)"),
+        (host(problem="NVML fails"), "cuda", "NVML fails; ask for --device cpu"),
+        (host(problem="NVML fails"), "auto", "NVML fails; ask for --device cpu"),
+    ],
+)
+def test_what_cannot_be_given_is_refused_with_what_there_is(
+    offered: Host, device: str, text: str
+) -> None:
+    with pytest.raises(ClusterError) as caught:
+        allocate(offered, 3, device)
+    assert text in str(caught.value)
+
+
+def test_a_worker_is_bound_to_the_node_of_its_gpu() -> None:
+    offered = Host(name="here", cores=4, gpus=GPUS, numa_cpus=NODES)
+    cpus = [slot.cpus for slot in allocate(offered, 4, "cuda").slots]
+    assert cpus == [NODES[0], NODES[1], NODES[0], NODES[1]]
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_workers_are_not_bound_without_gpus_or_nodes(device: str) -> None:
+    offered = Host(name="here", cores=4, gpus=GPUS, numa_cpus=NODES if device == "cpu" else {})
+    assert [slot.cpus for slot in allocate(offered, 2, device).slots] == [(), ()]
+
+
+@pytest.mark.parametrize(("cores", "notes"), [(2, ()), (1, ("oversubscribed: 2 workers on 1 core",))])
+def test_more_workers_than_cores_are_noted(cores: int, notes: tuple[str, ...]) -> None:
+    assert allocate(host(cores=cores), 2, "cpu").notes == notes
+
+
+@pytest.fixture
+def cluster() -> Iterator[LocalCluster]:
+    local = LocalCluster()
+    yield local
+    local.close()
+
+
+@pytest.fixture(autouse=True)
+def in_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+def shell(script: str, **env: str) -> WorkerPlan:
+    return run("sh", "-c", script, **env)
+
+
+def run(*argv: str, **env: str) -> WorkerPlan:
+    return WorkerPlan(
+        rank=0,
+        slot=Slot(host="here", host_index=0, local_rank=0),
+        argv=argv,
+        env=env,
+        log_path=Path("logs/rank-0.log"),
+        events_path=Path("events"),
+        result_path=Path("result"),
+    )
+
+
+def end_of(worker: Worker) -> Ended:
+    wait_until(lambda: worker.poll() is not None, "the worker's end", timeout_s=10)
+    ended = worker.poll()
+    assert ended is not None
+    return ended
+
+
+def written_pids(count: int = 1) -> list[int]:
+    """The process numbers that a worker wrote to the file ``pid``, once all are there."""
+    path = Path("pid")
+    wait_until(lambda: path.exists() and path.read_text().count("\n") == count, "the file pid")
+    return [int(line) for line in path.read_text().split()]
+
+
+@pytest.mark.parametrize(
+    ("script", "code"), [("exit 0", 0), ("exit 3", 3), ("kill -TERM $$", -15), ("kill -9 $$", -9)]
+)
+def test_the_end_of_a_worker_is_its_exit_code_or_signal(
+    cluster: LocalCluster, script: str, code: int
+) -> None:
+    assert end_of(cluster.start(shell(script))).code == code
+
+
+def test_a_program_that_is_missing_is_named(cluster: LocalCluster) -> None:
+    ended = end_of(cluster.start(run("no-such-program")))
+    assert ended.code == 127
+    assert ended.evidence.startswith("no-such-program could not be started: No such file")
+
+
+def test_output_and_errors_go_to_the_log(cluster: LocalCluster) -> None:
+    plan = shell('echo "$WORD"; echo wrong >&2', WORD="right")
+    end_of(cluster.start(plan))
+    assert plan.log_path.read_text() == "right\nwrong\n"
+
+
+def test_a_worker_is_bound_to_its_processors(cluster: LocalCluster) -> None:
+    cpu = max(os.sched_getaffinity(0))
+    plan = shell("grep Cpus_allowed_list /proc/self/status")
+    slot = Slot(host="here", host_index=0, local_rank=0, cpus=(cpu,))
+    end_of(cluster.start(replace(plan, slot=slot)))
+    assert plan.log_path.read_text().split() == ["Cpus_allowed_list:", str(cpu)]
+
+
+def test_a_worker_inherits_no_descriptor_but_the_standard_ones(cluster: LocalCluster) -> None:
+    plan = shell("for fd in /proc/$$/fd/*; do echo ${fd##*/}; done")
+    end_of(cluster.start(plan))
+    assert plan.log_path.read_text().split() == ["0", "1", "2"]
+
+
+def test_a_worker_can_be_terminated(cluster: LocalCluster) -> None:
+    worker = cluster.start(shell("echo $$ > pid; sleep 60"))
+    written_pids()
+    worker.terminate()
+    assert end_of(worker).code == -signal.SIGTERM
+
+
+def test_a_worker_that_has_just_been_started_can_be_terminated(cluster: LocalCluster) -> None:
+    workers = [cluster.start(run("sleep", "60")) for _ in range(5)]
+    for worker in workers:
+        worker.terminate()
+    assert [end_of(worker).code for worker in workers] == [-signal.SIGTERM] * 5
+
+
+def test_a_worker_that_ignores_sigterm_is_ended_by_kill(cluster: LocalCluster) -> None:
+    worker = cluster.start(shell(STUBBORN))
+    written_pids()
+    worker.terminate()
+    worker.kill()
+    assert end_of(worker).code == -signal.SIGKILL
+
+
+@pytest.mark.parametrize("prefix", ["", "setsid", "setsid nohup"])
+def test_children_of_an_ended_worker_are_gone_with_it(cluster: LocalCluster, prefix: str) -> None:
+    worker = cluster.start(shell(LEAVES_CHILD.format(prefix)))
+    (child,) = written_pids()
+    assert end_of(worker).code == 3
+    assert not psutil.pid_exists(child)
+
+
+def kill_the_guard(cluster: LocalCluster) -> tuple[Worker, list[int]]:
+    """Starts a worker with a child and kills its guard; gives the worker and both processes."""
+    worker = cluster.start(shell("sleep 60 & echo $! > pid; echo $$ >> pid; wait"))
+    pids = written_pids(2)
+    psutil.Process(pids[1]).parent().kill()
+    return worker, pids
