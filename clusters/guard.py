@@ -65,6 +65,8 @@ class Guard:
     def __init__(self, order: dict[str, object]) -> None:
         self.order = order
         self.control, self.status = int(str(order["control"])), int(str(order["status"]))
+        for descriptor in (self.control, self.status):
+            os.set_inheritable(descriptor, False)
         self.code: int | None = None
         self.deadline: float | None = None
 
@@ -95,10 +97,18 @@ class Guard:
         self.tell(code=self.code, time=ended)
 
     def start(self) -> int:
-        """Forks and executes the worker, the leader of a process group of its own."""
+        """Forks and executes the worker, the leader of a process group of its own.
+
+        Returns once it executes: from then on a signal finds the group, and nobody ignores it.
+        """
         guard = os.getpid()
+        executed, executing = os.pipe()
         pid = os.fork()
         if pid:
+            os.close(executing)
+            with open(executed) as problem:  # noqa: PTH123 - a descriptor; ends with the exec
+                if text := problem.read():
+                    self.tell(error=text)
             return pid
         try:
             prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
@@ -112,10 +122,9 @@ class Guard:
             if cpus:
                 os.sched_setaffinity(0, cpus)
             argv = [str(word) for word in _items(self.order["argv"])]
-            os.close(self.control)
             os.execvp(argv[0], argv)
         except OSError as error:
-            self.tell(error=f"{error.strerror}: {error.filename or ''}")
+            os.write(executing, str(error.strerror).encode())
         finally:
             os._exit(127)
 

@@ -8,13 +8,13 @@ import signal
 import socket
 import time
 from collections.abc import Mapping
-from contextlib import suppress
+from pathlib import Path
 
 from clusters.base import Allocation, ClusterError, Device, Host, Slot, Worker, WorkerPlan
 from clusters.cores import numa_cpus, usable_cores
 from clusters.gpus import probe_gpus, visible
 from clusters.guard import PR_SET_CHILD_SUBREAPER, descendants, prctl, send_all
-from clusters.process import GuardedProcess
+from clusters.process import MARK, GuardedProcess
 
 LOOPBACK = "127.0.0.1"
 # Below Linux's range of outgoing connections (32768 and up), so that no connection takes a port
@@ -70,26 +70,44 @@ class LocalCluster:
             return
         for process in self._processes:
             process.kill()
-        guards = {process.guard_pid for process in self._processes}
+        adopted: set[int] = set()
         deadline = time.monotonic() + _CLOSE_S
         while time.monotonic() < deadline:
-            running = [process for process in self._processes if process.poll() is None]
-            orphans = [] if running else _orphans(guards)
-            send_all(orphans, signal.SIGKILL)
-            if not running and not orphans:
-                break
+            if all(process.poll() is not None for process in self._processes):
+                adopted |= self._orphans()
+                adopted = {pid for pid in adopted if not _collected(pid)}
+                if not adopted:
+                    break
             time.sleep(_POLL_S)
         self._processes.clear()
         prctl(PR_SET_CHILD_SUBREAPER, 0)
 
+    def _orphans(self) -> set[int]:
+        """Kills and lists what killed guards have left to this process."""
+        lost = [process for process in self._processes if process.guard_killed]
+        if not lost:
+            return set()
+        marks = [f"{MARK}={process.mark}".encode() for process in lost]
+        left = [pid for pid in descendants(os.getpid()) if _has(pid, marks)]
+        send_all(left, signal.SIGKILL)
+        return {*left, *(process.pid for process in lost if process.pid is not None)}
 
-def _orphans(guards: set[int]) -> list[int]:
-    """What killed guards have left to this process; the dead among it are collected."""
-    orphans = [pid for pid in descendants(os.getpid()) if pid not in guards]
-    for pid in orphans:
-        with suppress(ChildProcessError):
-            os.waitpid(pid, os.WNOHANG)
-    return orphans
+
+def _has(pid: int, marks: list[bytes]) -> bool:
+    """Whether one of the variables ``marks`` is in a process's environment."""
+    try:
+        variables = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
+    except OSError:
+        return False
+    return any(mark in variables for mark in marks)
+
+
+def _collected(pid: int) -> bool:
+    """Whether an adopted process has ended; takes its zombie away."""
+    try:
+        return os.waitpid(pid, os.WNOHANG)[0] == pid
+    except ChildProcessError:
+        return not Path(f"/proc/{pid}").exists()
 
 
 def allocate(host: Host, workers: int, device: str) -> Allocation:

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 from clusters import oom
@@ -17,6 +17,8 @@ from clusters.base import Ended, WorkerPlan
 
 _GUARD = Path(__file__).with_name("guard.py")
 LAUNCHER_GONE_GRACE_S = 2.0
+MARK = "TROIKA_WORKER"
+"""The variable by which what a worker started is known, should its guard be killed."""
 
 
 class GuardedProcess:
@@ -25,45 +27,51 @@ class GuardedProcess:
     def __init__(self, plan: WorkerPlan, environ: Mapping[str, str]) -> None:
         self.plan = plan
         self.pid: int | None = None
+        self.guard_killed = False
+        self.mark = os.urandom(8).hex()
         self._ended: Ended | None = None
         self._text = b""
         self._oom_kills = oom.kills()
-        control_read, self._control = os.pipe()
-        self._status, status_write = os.pipe()
-        os.set_blocking(self._status, False)
-        order = {
-            "argv": plan.argv,
-            "cpus": plan.slot.cpus,
-            "control": control_read,
-            "status": status_write,
-            "grace_s": LAUNCHER_GONE_GRACE_S,
-        }
         plan.log_path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            with plan.log_path.open("ab") as log:
-                self._guard = subprocess.Popen(
-                    [sys.executable, "-I", "-S", str(_GUARD), json.dumps(order)],
-                    stdin=subprocess.DEVNULL,
-                    stdout=log,
-                    stderr=log,
-                    env={**environ, **plan.env},
-                    pass_fds=(control_read, status_write),
-                    start_new_session=True,
-                )
-        finally:
-            os.close(control_read)
-            os.close(status_write)
+        with ExitStack() as stack:
+            control_read, self._control = os.pipe()
+            self._status, status_write = os.pipe()
+            for descriptor in (control_read, status_write):
+                stack.callback(os.close, descriptor)
+            on_failure = stack.enter_context(ExitStack())
+            on_failure.callback(self._close)
+            order = {
+                "argv": plan.argv,
+                "cpus": plan.slot.cpus,
+                "control": control_read,
+                "status": status_write,
+                "grace_s": LAUNCHER_GONE_GRACE_S,
+            }
+            log = stack.enter_context(plan.log_path.open("ab"))
+            self._guard = subprocess.Popen(
+                [sys.executable, "-I", "-S", str(_GUARD), json.dumps(order)],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                env={**environ, **plan.env, MARK: self.mark},
+                pass_fds=(control_read, status_write),
+                start_new_session=True,
+            )
+            on_failure.pop_all()
+        os.set_blocking(self._status, False)
 
     def poll(self) -> Ended | None:
         """None until the guard is gone too: it stays until the worker's children are."""
         if self._guard.returncode is None and self._guard.poll() is not None:
             self._read()
-            self._ended = self._ended or Ended(
-                code=-signal.SIGKILL,
-                time=time.time(),
-                pid=self.pid,
-                evidence="its guard process was killed, and the kernel killed the worker with it",
-            )
+            if self._ended is None:
+                self.guard_killed = True
+                self._ended = Ended(
+                    code=-signal.SIGKILL,
+                    time=time.time(),
+                    pid=self.pid,
+                    evidence="its guard process was killed, and the kernel killed it with that",
+                )
             self._close()
         elif self._guard.returncode is None:
             self._read()

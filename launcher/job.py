@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from math import isfinite
 from typing import Any, Literal, TypeVar
 
 from strategies import STRATEGIES
@@ -188,8 +189,8 @@ def _check(job: JobSpec, samples: int, values: _Values) -> None:
         _check_least(job, name, least)
     if job.seed >= 2**63:
         raise UserError(f"{job.origin('seed')}: must be below 2**63")
-    if not job.lr > 0:
-        raise UserError(f"{job.origin('lr')}: must be above 0")
+    if not (job.lr > 0 and isfinite(job.lr)):
+        raise UserError(f"{job.origin('lr')}: must be a number above 0")
     if not 0 <= job.momentum < 1:
         raise UserError(f"{job.origin('momentum')}: must be 0 or more, below 1")
     if job.batch_size < job.gpus:

@@ -20,7 +20,13 @@ _FLOPS_A_THREAD = 20_000_000
 # lenet at batch 100 on a CPU, a quarter of its time. With these it keeps what a step needs.
 _ALLOCATOR = {"MALLOC_TRIM_THRESHOLD_": str(1 << 30), "MALLOC_MMAP_THRESHOLD_": str(32 << 20)}
 # What the user's environment may set otherwise.
-_YIELDING = {*_ALLOCATOR, "GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME", "PYTHONUNBUFFERED"}
+_YIELDING = {
+    *_ALLOCATOR,
+    "OMP_NUM_THREADS",
+    "GLOO_SOCKET_IFNAME",
+    "NCCL_SOCKET_IFNAME",
+    "PYTHONUNBUFFERED",
+}
 
 
 @dataclass(frozen=True, kw_only=True)

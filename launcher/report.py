@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, dataclass, field
+from math import isfinite
 from pathlib import Path
 from statistics import median
 from typing import Any, Literal
@@ -70,10 +71,19 @@ class Report:
     failure: FailureReport | None = None
 
     def to_json(self) -> str:
-        return json.dumps(asdict(self), indent=2)
+        """JSON; a loss that is no number (a training that diverged) is null."""
+        return json.dumps(_finite(asdict(self)), indent=2, allow_nan=False)
 
     def write(self, path: Path) -> None:
         write_atomically(path, self.to_json() + "\n")
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(item) for item in value]
+    return None if isinstance(value, float) and not isfinite(value) else value
 
 
 def measured(metrics: TrainMetrics, command_started: float) -> dict[str, Any]:

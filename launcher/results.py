@@ -12,11 +12,14 @@ from clusters.base import Ended, WorkerPlan
 _TAIL_LINES = 20
 _TAIL_BYTES = 64 * 1024
 _TRACEBACK = "Traceback (most recent call last):"
-_CHAINED = re.compile(r"^(During handling of the above|The above exception)", re.MULTILINE)
+_CHAINED = ("During handling of the above exception", "The above exception was the direct cause")
+_IGNORED = "Exception ignored in"
+# What the interpreter and torch print at a process's end, behind the exception's message.
+_NOISE = re.compile(rf"{_IGNORED}|\[[A-Z]\d{{4}} |\S+:\d+: \w*Warning: ")
 _RANK_PREFIX = re.compile(r"^\[rank\d+\]: ?", re.MULTILINE)
 # What gloo, NCCL, c10d's store and sockets say when another rank has gone: a consequence.
 _LOST_PEER = re.compile(
-    r"Connection (closed|reset) by peer|Connection reset|Broken pipe|recvValue failed|"
+    r"Connection (closed|reset) by (remote )?peer|Connection reset|Broken pipe|recvValue failed|"
     r"remote process exited|NCCL communicator was aborted|DistStoreError|"
     r"Failed to recv|Connection was likely closed",
     re.IGNORECASE,
@@ -49,8 +52,11 @@ def first_failure(results: list[WorkerResult]) -> WorkerResult | None:
 
 def lost_a_peer(result: WorkerResult) -> bool:
     """Whether this failure looks like the consequence of another worker's."""
-    error = traceback_of(log_tail(result.plan.log_path))
-    return bool(_LOST_PEER.search(error.splitlines()[-1] if error else ""))
+    lines = traceback_of(log_tail(result.plan.log_path)).splitlines()
+    if _TRACEBACK not in lines:
+        return False
+    last = len(lines) - 1 - lines[::-1].index(_TRACEBACK)
+    return bool(_LOST_PEER.search("\n".join(lines[_message(lines, last) :])))
 
 
 def describe_failure(result: WorkerResult) -> str:
@@ -96,26 +102,41 @@ def log_tail(path: Path) -> str:
 
 
 def traceback_of(log: str) -> str:
-    """The last Python traceback in a log, chained ones included; "" if there is none."""
-    starts = [match.start() for match in re.finditer(re.escape(_TRACEBACK), log)]
-    if not starts:
-        return ""
-    start = starts[-1]
-    for earlier in reversed(starts[:-1]):
-        if not _CHAINED.search(log[earlier:start]):
-            break
-        start = earlier
-    return "\n".join(_cut(log[start:].splitlines()))
+    """The last Python traceback in a log, chained ones included; "" if there is none.
 
-
-def _cut(lines: list[str]) -> list[str]:
-    """Leaves out what the interpreter's exit printed behind a traceback.
-
-    A traceback ends with the exception's line and what follows it up to an empty line: a message
-    of several lines is kept, one with an empty line in it is cut there.
+    Those that the interpreter ignored do not count, and what it printed behind is left out. A
+    message of several lines is kept up to an empty one.
     """
-    frames = [number for number, line in enumerate(lines) if line.startswith(("  ", "Traceback"))]
-    end = frames[-1] + 1
-    while end < len(lines) and lines[end].strip():
+    lines = log.splitlines()
+    found: list[str] = []
+    number = end_before = 0
+    while number < len(lines):
+        if lines[number] != _TRACEBACK:
+            number += 1
+            continue
+        end = _end(lines, number)
+        if not (number and lines[number - 1].startswith(_IGNORED)):
+            between = lines[end_before:number] if found else []
+            chained = any(line.startswith(_CHAINED) for line in between)
+            found = [*(found + between if chained else []), *lines[number:end]]
+            end_before = end
+        number = end
+    return "\n".join(found)
+
+
+def _end(lines: list[str], start: int) -> int:
+    """The line behind the traceback that starts at ``start``: its frames, then its message."""
+    end = _message(lines, start) + 1
+    while end < len(lines) and lines[end].strip() and not _NOISE.match(lines[end]):
+        if lines[end] == _TRACEBACK:
+            break
         end += 1
-    return lines[:end]
+    return min(end, len(lines))
+
+
+def _message(lines: list[str], start: int) -> int:
+    """The line on which the exception's message begins: the first that is not indented."""
+    number = start + 1
+    while number < len(lines) and lines[number].startswith(" "):
+        number += 1
+    return number

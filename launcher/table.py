@@ -24,7 +24,7 @@ def render(report: Report) -> RenderableType:
 
 
 def _epochs(report: Report) -> Table:
-    table = Table(box=box.SIMPLE_HEAD, title_justify="left")
+    table = Table(box=box.SIMPLE_HEAD, caption=report.conditions or None, caption_justify="left")
     held_out = report.epochs[0].validation_accuracy is not None
     columns = ["epoch", "train loss", "test loss", "test accuracy", "seconds"]
     if held_out:
@@ -41,9 +41,9 @@ def _epochs(report: Report) -> Table:
 
 
 def _figures(report: Report) -> Table:
-    table = Table(box=box.SIMPLE, show_header=False)
-    table.add_column()
-    table.add_column(justify="right")
+    table = Table(box=box.SIMPLE, show_header=False, padding=(0, 1, 0, 0))
+    table.add_column(no_wrap=True)
+    table.add_column(justify="right", no_wrap=True)
     table.add_column()
     table.add_column(style="dim")
     for name, value, meaning in _rows(report):
@@ -55,30 +55,30 @@ def _rows(report: Report) -> list[tuple[str, str, str]]:
     rows = []
     if report.time_to_first_step_s is not None:
         value = f"{report.time_to_first_step_s:.2f} s"
-        rows.append(("first step", value, "from the command to the first optimizer step"))
+        rows.append(("first step", value, "after the command"))
     if report.throughput:
         speed = report.throughput
-        spread = f"samples/s, median of {speed.windows} ({speed.min:,.0f} to {speed.max:,.0f})"
+        spread = f"samples/s; {speed.min:,.0f} to {speed.max:,.0f} in {speed.windows} windows"
         rows.append(("throughput", f"{speed.median:,.0f}", spread))
     for point in report.scaling[:1]:
         rows += _scaling_rows(point, report.exchange)
     for point in report.scaling[1:]:
-        meaning = f"at {point.batch_per_worker} samples a worker, efficiency {_spread(point)}"
+        meaning = f"with {point.batch_per_worker} a worker; efficiency {_spread(point)}"
         rows.append(("speedup", f"{point.speedup:.2f}x", meaning))
     return rows
 
 
 def _scaling_rows(point: ScalingPoint, exchange: str) -> list[tuple[str, str, str]]:
-    weak = f"over one worker, at {point.batch_per_worker} samples a worker (weak scaling)"
+    weak = f"over one worker; {point.batch_per_worker} samples a worker"
     return [
-        ("speedup", f"{point.speedup:.2f}x", weak),
-        ("efficiency", f"{point.efficiency:.0%}", f"{_spread(point)}, {point.rounds} rounds"),
-        ("  contention", f"{point.contention:.2f}", _times(point.alone_s, point.apart_mean_s)),
-        ("  skew", f"{point.skew:.2f}", f"rank {point.slowest_rank} is the slowest"),
+        ("speedup", f"{point.speedup:.2f}x", f"{weak} (weak scaling)"),
+        ("efficiency", f"{point.efficiency:.0%}", f"{_spread(point)} in {point.rounds} rounds"),
+        (" contention", f"{point.contention:.2f}", _times(point.alone_s, point.apart_mean_s)),
+        (" skew", f"{point.skew:.2f}", f"rank {point.slowest_rank} is the slowest"),
         (
-            "  communication",
+            " communication",
             f"{point.communication:.2f}",
-            f"{_times(point.apart_max_s, point.together_s)} with the exchange ({exchange})",
+            f"{_times(point.apart_max_s, point.together_s)}; {exchange}",
         ),
     ]
 
@@ -88,4 +88,4 @@ def _spread(point: ScalingPoint) -> str:
 
 
 def _times(before: float, after: float) -> str:
-    return f"a step takes {before * 1e3:.2f} -> {after * 1e3:.2f} ms"
+    return f"{before * 1e3:.2f} -> {after * 1e3:.2f} ms a step"

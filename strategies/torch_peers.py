@@ -92,6 +92,7 @@ def join(rank: Rank, device: torch.device) -> None:
         timeout=_TIMEOUT,
         wait_for_workers=False,
         master_listen_fd=listener.detach() if listener else None,
+        use_libuv=False,  # with it, torch 2.6 takes no descriptor
     )
     dist.init_process_group(
         backend="cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo",

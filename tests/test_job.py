@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import fields
 from math import nan
@@ -23,23 +22,10 @@ CHECKPOINT = {
     "data_dir": "digits",
     "step": 10,
 }
-TRAINING_SETTINGS = {
-    "model": "mlp",
-    "recipe": "tuned",
-    "epochs": 1,
-    "steps": 1,
-    "batch_size": 8,
-    "batch_size_per_gpu": 4,
-    "lr": 0.1,
-    "momentum": 0.5,
-    "seed": 1,
-    "precision": "bf16",
-    "exchange": "gloo",
-    "cuda_graphs": False,
-    "baseline": False,
-    "data_dir": "digits",
-    "resume": "run",
-}
+TRAINING_SETTINGS = (
+    *("model", "recipe", "epochs", "steps", "batch_size", "batch_size_per_gpu", "lr", "momentum"),
+    *("seed", "precision", "exchange", "cuda_graphs", "baseline", "data_dir", "resume"),
+)
 
 
 def flag(name: str) -> str:
@@ -141,8 +127,8 @@ def test_both_batch_sizes_cannot_be_given() -> None:
         ({"batch_size_per_gpu": 0}, "batch_size 0 (--batch-size-per-gpu 0 x 2 workers): must be 1"),
         ({"seed": -1}, "seed -1 (--seed): must be 0 or more"),
         ({"seed": 2**63}, f"seed {2**63} (--seed): must be below 2**63"),
-        ({"lr": 0.0}, "lr 0.0 (--lr): must be above 0"),
-        ({"lr": nan}, "lr nan (--lr): must be above 0"),
+        ({"lr": 0.0}, "lr 0.0 (--lr): must be a number above 0"),
+        ({"lr": nan}, "lr nan (--lr): must be a number above 0"),
         ({"momentum": 1.0}, "momentum 1.0 (--momentum): must be 0 or more, below 1"),
         ({"momentum": -0.1}, "momentum -0.1 (--momentum): must be 0 or more, below 1"),
         ({"batch_size": 1}, "batch_size 1 (--batch-size): the global batch must have a sample for"),
@@ -157,8 +143,8 @@ def test_an_error_names_the_value_and_its_origin(given: dict[str, Any], text: st
 
 @pytest.mark.parametrize("name", TRAINING_SETTINGS)
 def test_a_script_takes_no_training_settings(name: str) -> None:
-    text = refused(script=["train.py", "--fast"], **{name: TRAINING_SETTINGS[name]})
-    assert re.match(f"{flag(name)}: only for the built-in training; train.py takes", text)
+    settings: dict[str, Any] = {"script": ["train.py", "--fast"], name: 1}
+    assert refused(**settings).startswith(f"{flag(name)}: only for the built-in training; train.py")
 
 
 def test_a_script_may_have_more_workers_than_the_recipes_batch() -> None:

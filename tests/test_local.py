@@ -6,6 +6,7 @@ import os
 import signal
 import socket
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import psutil
@@ -25,9 +26,7 @@ LEAVES_CHILD = "{} sh -c 'echo $$ > pid; sleep 60' & until [ -s pid ]; do sleep 
 
 
 def host(gpus: int = 0, *, cores: int = 8, hidden: int = 0, problem: str = "") -> Host:
-    return Host(
-        name="here", cores=cores, gpus=GPUS[:gpus], gpus_hidden=hidden, gpu_problem=problem
-    )
+    return Host(name="here", cores=cores, gpus=GPUS[:gpus], gpus_hidden=hidden, gpu_problem=problem)
 
 
 @pytest.mark.parametrize("hidden", [0, 2])
@@ -85,7 +84,9 @@ def test_workers_are_not_bound_without_gpus_or_nodes(device: str) -> None:
     assert [slot.cpus for slot in allocate(offered, 2, device).slots] == [(), ()]
 
 
-@pytest.mark.parametrize(("cores", "notes"), [(2, ()), (1, ("oversubscribed: 2 workers on 1 core",))])
+@pytest.mark.parametrize(
+    ("cores", "notes"), [(2, ()), (1, ("oversubscribed: 2 workers on 1 core",))]
+)
 def test_more_workers_than_cores_are_noted(cores: int, notes: tuple[str, ...]) -> None:
     assert allocate(host(cores=cores), 2, "cpu").notes == notes
 
@@ -125,6 +126,10 @@ def end_of(worker: Worker) -> Ended:
     return ended
 
 
+def is_running(pid: int) -> bool:
+    return psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+
+
 def written_pids(count: int = 1) -> list[int]:
     """The process numbers that a worker wrote to the file ``pid``, once all are there."""
     path = Path("pid")
@@ -162,7 +167,7 @@ def test_a_worker_is_bound_to_its_processors(cluster: LocalCluster) -> None:
 
 
 def test_a_worker_inherits_no_descriptor_but_the_standard_ones(cluster: LocalCluster) -> None:
-    plan = shell("for fd in /proc/$$/fd/*; do echo ${fd##*/}; done")
+    plan = shell("for fd in $(seq 0 99); do [ ! -e /proc/$$/fd/$fd ] || echo $fd; done")
     end_of(cluster.start(plan))
     assert plan.log_path.read_text().split() == ["0", "1", "2"]
 
@@ -197,9 +202,39 @@ def test_children_of_an_ended_worker_are_gone_with_it(cluster: LocalCluster, pre
     assert not psutil.pid_exists(child)
 
 
-def kill_the_guard(cluster: LocalCluster) -> tuple[Worker, list[int]]:
-    """Starts a worker with a child and kills its guard; gives the worker and both processes."""
+@pytest.fixture
+def orphans(cluster: LocalCluster) -> list[int]:
+    """The child of a worker, and the worker, whose guard has been killed."""
     worker = cluster.start(shell("sleep 60 & echo $! > pid; echo $$ >> pid; wait"))
     pids = written_pids(2)
-    psutil.Process(pids[1]).parent().kill()
-    return worker, pids
+    os.kill(psutil.Process(pids[1]).ppid(), signal.SIGKILL)
+    assert "its guard process was killed" in end_of(worker).evidence
+    return pids
+
+
+def test_a_worker_dies_with_its_guard(orphans: list[int]) -> None:
+    wait_until(lambda: not is_running(orphans[1]), "the worker's end", timeout_s=10)
+
+
+def test_close_ends_what_a_killed_guard_left(cluster: LocalCluster, orphans: list[int]) -> None:
+    cluster.close()
+    assert not any(is_running(pid) for pid in orphans)
+
+
+def test_close_leaves_no_zombie_of_a_killed_guard(
+    cluster: LocalCluster, orphans: list[int]
+) -> None:
+    cluster.close()
+    assert not any(psutil.pid_exists(pid) for pid in orphans)
+
+
+def test_close_ends_workers_that_still_run(cluster: LocalCluster) -> None:
+    cluster.start(shell(STUBBORN))
+    (worker,) = written_pids()
+    cluster.close()
+    assert not psutil.pid_exists(worker)
+
+
+def test_a_free_port_can_be_bound() -> None:
+    with socket.create_server(("127.0.0.1", LocalCluster().free_port())):
+        pass

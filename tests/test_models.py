@@ -9,7 +9,7 @@ from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
 from strategies.mnist.models import MODELS, Conv, Dense, Layer, Model
-from strategies.mnist.torch_model import build, to_weights
+from strategies.mnist.torch_model import build
 from strategies.mnist.weights import Weights
 
 CPU = torch.device("cpu")
@@ -112,23 +112,24 @@ def test_torch_computes_what_the_layers_say(model: Model) -> None:
     np.testing.assert_allclose(logits, forward(model, weights, pixels), rtol=1e-4, atol=1e-4)
 
 
+def taken_from(module: torch.nn.Module) -> dict[str, np.ndarray]:
+    return {name: value.detach().numpy() for name, value in module.named_parameters()}
+
+
 @every_model
 def test_torch_parameters_go_back_to_the_same_weights(model: Model) -> None:
     weights = random_weights(model)
-    back = to_weights(build(model, weights, CPU))
+    back = taken_from(build(model, weights, CPU))
     assert back.keys() == weights.keys()
     for name, value in weights.items():
         np.testing.assert_array_equal(back[name], value)
 
 
-def test_training_changes_neither_the_weights_given_nor_those_taken() -> None:
+def test_training_does_not_change_the_weights_given() -> None:
     model = MODELS["softmax"]
     given, original = random_weights(model), random_weights(model)
-    module = build(model, given, CPU)
-    taken = to_weights(module)
     with torch.no_grad():
-        for parameter in module.parameters():
+        for parameter in build(model, given, CPU).parameters():
             parameter.add_(1)
     for name, value in original.items():
         np.testing.assert_array_equal(given[name], value)
-        np.testing.assert_array_equal(taken[name], value)

@@ -145,7 +145,7 @@ MODELS: dict[str, Model] = {
             **_UNIT,
             recipes={
                 "article": Recipe(batch_size=32, lr=0.1, momentum=0, epochs=10, validation=0.2),
-                "tuned": Recipe(batch_size=32, lr=0.1, momentum=0.5, epochs=10),
+                "tuned": Recipe(batch_size=128, lr=0.2, momentum=0.5, epochs=10),
             },
         ),
         Model(

@@ -1,10 +1,9 @@
-"""Training in PyTorch, whatever carries the gradients: epochs, timing, evaluation, checkpoints."""
+"""Training in PyTorch, whatever carries the gradients."""
 
 from __future__ import annotations
 
-import platform
-import time
 import warnings
+from functools import partial
 from pathlib import Path
 from typing import Protocol
 
@@ -12,20 +11,17 @@ import numpy as np
 import torch
 from torch import nn
 
-from strategies.base import EpochMetrics, Rank, ScalingSamples, TrainConfig, TrainMetrics
+from strategies.base import EpochMetrics, Rank, TrainConfig, TrainMetrics
 from strategies.events import emit
-from strategies.mnist import checkpoint, torch_model
-from strategies.mnist.checkpoint import Checkpoint, Header
 from strategies.mnist.data import Split, load
 from strategies.mnist.models import MODELS
-from strategies.mnist.order import epoch_order, largest_share, steps_per_epoch
+from strategies.mnist.order import epoch_order, largest_share, share, steps_per_epoch
+from strategies.mnist.stopwatch import Stopwatch
 from strategies.mnist.torch_evaluate import evaluate, evaluation_step
 from strategies.mnist.torch_runner import EagerRunner, GraphRunner, Runner
 from strategies.mnist.torch_scaling import measure_scaling
-from strategies.mnist.torch_step import Forward, Sgd, Step
-from strategies.mnist.weights import initial_weights
-
-_WINDOWS = 20  # timed windows an epoch
+from strategies.mnist.torch_state import TorchState, versions
+from strategies.mnist.torch_step import Forward, Step
 
 
 class Peers(Protocol):
@@ -51,126 +47,105 @@ class Training:
 
     def __init__(self, rank: Rank, config: TrainConfig, peers: Peers, device: torch.device):
         self.rank, self.config, self.peers, self.device = rank, config, peers, device
-        self.model = MODELS[config.model]
         data = load(Path(config.data) if config.data else None, config.validation)
-        saved = checkpoint.load(Path(config.resume)) if config.resume else None
-        weights = saved.weights if saved else initial_weights(self.model, config.seed)
-        self.module = torch_model.build(self.model, weights, device)
-        self.optimizer = Sgd(tuple(self.module.parameters()), config.lr, config.momentum)
-        if saved:
-            names = [name for name, _ in self.module.named_parameters()]
-            for name, state in zip(names, self.optimizer.state, strict=True):
-                state.copy_(torch.from_numpy(saved.momentum[name]))
-        self.forward = peers.wrap(self.module)
-        self.batch = largest_share(config.batch_size, rank.world_size)
-        self.step = self._step(self.forward, self.optimizer, data.train, self.batch)
+        self.state = TorchState(config, device)
+        self.first = self.state.done
+        self.step = Step(
+            MODELS[config.model],
+            peers.wrap(self.state.module),
+            self.state.optimizer,
+            *self._resident(data.train),
+            largest_share(config.batch_size, rank.world_size),
+            bf16=config.precision == "bf16",
+        )
         self.held_out = {
-            name: evaluation_step(self.step, *self._resident(split), self.module)
+            name: evaluation_step(self.step, *self._resident(split), self.state.module)
             for name, split in (("validation", data.validation), ("test", data.test))
             if len(split)
         }
-        self.steps_per_epoch = steps_per_epoch(len(data.train), config.batch_size)
-        self.steps = config.epochs * self.steps_per_epoch
+        self.epoch_steps = steps_per_epoch(len(data.train), config.batch_size)
+        self.steps = config.epochs * self.epoch_steps
         self.steps = min(self.steps, config.steps or self.steps)
-        self.done = self.first = saved.header.step if saved else 0
-        self.first_step = 0.0
-        self.windows: list[float] = []
+        self.graphs = config.cuda_graphs and peers.exchange in ("nccl", "none")
         self.losses: list[float] = []
-        self.saved_as = ""
 
     def run(self) -> TrainMetrics | None:
         """Trains, evaluates and saves every epoch, then measures the scaling if asked to."""
         runner = self._runner()
-        self.started = time.perf_counter()
+        self.watch = Stopwatch(self._synchronize)
         epochs = []
-        while self.done < self.steps:
+        while self.state.done < self.steps:
             epochs.append(self._epoch(runner))
-            self._save()
-        scaling = self._scaling() if self.config.baseline and self.rank.world_size > 1 else []
+            if self.rank.rank == 0:
+                self.state.save(self.epoch_steps, self.rank.world_size)
+        scaling = []
+        if self.config.baseline and self.rank.world_size > 1:
+            emit("measuring")
+            module = self.state.module
+            scaling = measure_scaling(self.step, module, self.rank, self.peers, self.graphs)
         if self.rank.rank != 0:
             return None
         return TrainMetrics(
             epochs=epochs,
             losses=self.losses,
             first_loss_step=self.first + 1,
-            throughput=self.windows[1:] or self.windows,
-            first_step=self.first_step,
+            throughput=self.watch.steady,
+            first_step=self.watch.first_step,
             exchange=self.peers.exchange,
             device_name=_device_name(self.device),
             threads=torch.get_num_threads(),
-            checkpoint=self.saved_as,
+            checkpoint=self.state.saved_as,
             versions=versions(),
             scaling=scaling,
         )
 
     def _epoch(self, runner: Runner) -> EpochMetrics:
-        config, world = self.config, self.rank.world_size
-        epoch, begun = divmod(self.done, self.steps_per_epoch)
+        """Trains to the end of the epoch, or to the last step; begins where it left off."""
+        batch = self.config.batch_size
+        epoch, begun = divmod(self.state.done, self.epoch_steps)
         order = epoch_order(
-            seed=config.seed,
+            seed=self.config.seed,
             epoch=epoch,
             samples=len(self.step.labels),
-            batch=config.batch_size,
+            batch=batch,
             rank=self.rank.rank,
-            world_size=world,
+            world_size=self.rank.world_size,
         )
-        end = min(order.steps, self.steps - epoch * self.steps_per_epoch)
-        full = torch.from_numpy(order.full[begun:end]).to(self.device)
-        runner.load(full)
-        started = time.perf_counter()
-        seconds = 0.0
-        window = -(-len(order.full) // _WINDOWS)
-        for low in range(0, len(full), window):
-            count = min(window, len(full) - low)
-            if not self.first_step:
-                seconds += self._first(runner)
-                count -= 1
-                if not count:
-                    continue
-            started = time.perf_counter()
-            runner.run(count)
-            self._synchronize()
-            elapsed = time.perf_counter() - started
-            seconds += elapsed
-            self.windows.append(count * config.batch_size / elapsed)
-            self._progress(epoch, begun + low + count, runner.losses[low + count - 1])
-        losses, sizes = runner.losses, [config.batch_size] * len(full)
-        if order.rest is not None and end == order.steps:
-            started = time.perf_counter()
+        end = min(self.epoch_steps, self.steps - epoch * self.epoch_steps)
+        rows = torch.from_numpy(order.full[begun:end]).to(self.device)
+        runner.load(rows)
+        self.watch.start_epoch()
+        for count in self.watch.cut(len(rows), self.epoch_steps):
+            self.watch.window(count * batch, partial(runner.run, count))
+            self.state.done += count
+            done = self.state.done - epoch * self.epoch_steps - begun
+            self._progress(epoch, runner.losses[done - 1])
+        losses, sizes = runner.losses.clone(), [batch] * len(rows)
+        if order.rest is not None and end == self.epoch_steps:
             rest = torch.from_numpy(order.rest).to(self.device)
-            last = self.step(rest, self._scale(order.rest_batch))
-            self._synchronize()
-            seconds += time.perf_counter() - started
-            self.first_step = self.first_step or time.time()
-            losses, sizes = torch.cat([losses, last.view(1)]), [*sizes, order.rest_batch]
-        self.done = epoch * self.steps_per_epoch + end
-        return self._close_epoch(epoch, losses.clone(), sizes, seconds)
+            last: list[torch.Tensor] = []
+            self.watch.window(
+                order.rest_batch,
+                lambda: last.append(self.step(rest, self._scale(order.rest_batch))),
+            )
+            self.state.done += 1
+            losses, sizes = torch.cat([losses, last[0].view(1)]), [*sizes, order.rest_batch]
+        return self._close_epoch(epoch, losses, sizes)
 
-    def _first(self, runner: Runner) -> float:
-        """The very first step, timed apart: it allocates and compiles."""
-        started = time.perf_counter()
-        runner.run(1)
-        self._synchronize()
-        self.first_step = time.time()
-        emit("first_step")
-        return time.perf_counter() - started
-
-    def _close_epoch(
-        self, epoch: int, losses: torch.Tensor, sizes: list[int], seconds: float
-    ) -> EpochMetrics:
+    def _close_epoch(self, epoch: int, losses: torch.Tensor, sizes: list[int]) -> EpochMetrics:
+        """``losses``: this rank's sum of losses for every step; ``sizes``: all ranks' samples."""
+        seconds = self.watch.epoch_s
         self.peers.sum(losses)
-        total = float(losses.double().sum()) / sum(sizes)
         self.losses += (losses.cpu() / torch.tensor(sizes)).tolist()
-        world = self.rank.world_size
         results = {
-            name: evaluate(held_out, self.rank.rank, world, self.peers.sum)
+            name: evaluate(held_out, self.rank.rank, self.rank.world_size, self.peers.sum)
             for name, held_out in self.held_out.items()
         }
         validation_loss, validation_accuracy = results.get("validation", (None, None))
         metrics = EpochMetrics(
             epoch=epoch + 1,
-            steps=self.done,
-            train_loss=total,
+            steps=self.state.done,
+            train_loss=float(losses.double().sum()) / sum(sizes),
             validation_loss=validation_loss,
             validation_accuracy=validation_accuracy,
             test_loss=results["test"][0],
@@ -181,83 +156,41 @@ class Training:
             emit(
                 "epoch",
                 epoch=metrics.epoch,
-                train_loss=total,
+                train_loss=metrics.train_loss,
                 test_loss=metrics.test_loss,
                 test_accuracy=metrics.test_accuracy,
             )
         return metrics
 
-    def _progress(self, epoch: int, step: int, loss: torch.Tensor) -> None:
-        if self.rank.rank == 0:
+    def _progress(self, epoch: int, loss: torch.Tensor) -> None:
+        """``loss``: this rank's sum of the last step's; its mean stands for that of all ranks."""
+        if self.rank.rank == 0 and self.watch.rates:
             emit(
                 "progress",
                 epoch=epoch + 1,
                 epochs=self.config.epochs,
-                step=epoch * self.steps_per_epoch + step,
+                step=self.state.done,
                 first=self.first,
                 steps=self.steps,
-                seconds=time.perf_counter() - self.started,
-                samples_per_s=self.windows[-1],
-                loss=float(loss) / max(self._own_share(), 1),
+                seconds=self.watch.seconds,
+                samples_per_s=self.watch.rates[-1],
+                loss=float(loss) / self._own_share(),
             )
 
     def _own_share(self) -> int:
-        batch, rank, world = self.config.batch_size, self.rank.rank, self.rank.world_size
-        return batch * (rank + 1) // world - batch * rank // world
-
-    def _save(self) -> None:
-        if self.rank.rank != 0:
-            return
-        config = self.config
-        parameters = [name for name, _ in self.module.named_parameters()]
-        states = [state.cpu().numpy().copy() for state in self.optimizer.state]
-        header = Header(
-            model=config.model,
-            seed=config.seed,
-            epoch=self.done // self.steps_per_epoch,
-            step=self.done,
-            batch_size=config.batch_size,
-            lr=config.lr,
-            momentum=config.momentum,
-            validation=config.validation,
-            data=config.data,
-            strategy=config.strategy,
-            world_size=self.rank.world_size,
-            versions=versions(),
-        )
-        written = checkpoint.save(
-            Checkpoint(
-                header=header,
-                weights=torch_model.to_weights(self.module),
-                momentum=dict(zip(parameters, states, strict=True)),
-            ),
-            Path(config.checkpoints),
-        )
-        self.saved_as = str(written)
-
-    def _scaling(self) -> list[ScalingSamples]:
-        emit("measuring")
-        return measure_scaling(
-            self.step, self.module, self.rank, self.peers, self.batch, self._use_graphs()
-        )
+        low, high = share(self.config.batch_size, self.rank.rank, self.rank.world_size)
+        return high - low
 
     def _runner(self) -> Runner:
         scale = self._scale(self.config.batch_size)
-        if self._use_graphs():
+        if self.graphs:
             rows = len(self.step.labels) // self.config.batch_size
             return GraphRunner(self.step, scale, rows, self._own_share())
         return EagerRunner(self.step, scale)
 
-    def _use_graphs(self) -> bool:
-        return self.config.cuda_graphs and self.peers.exchange in ("nccl", "none")
-
     def _scale(self, batch: int) -> torch.Tensor:
         """The ranks' gradients are averaged, so each scales its sum by the world size."""
         return torch.tensor(self.rank.world_size / batch, device=self.device)
-
-    def _step(self, forward: Forward, optimizer: Sgd, split: Split, batch: int) -> Step:
-        bf16 = self.config.precision == "bf16"
-        return Step(self.model, forward, optimizer, *self._resident(split), batch, bf16=bf16)
 
     def _resident(self, split: Split) -> tuple[torch.Tensor, torch.Tensor]:
         with warnings.catch_warnings():
@@ -269,15 +202,6 @@ class Training:
     def _synchronize(self) -> None:
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
-
-
-def versions() -> dict[str, str]:
-    """The versions of Python and of the libraries that the numbers depend on."""
-    return {
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "numpy": np.__version__,
-    }
 
 
 def _device_name(device: torch.device) -> str:

@@ -36,8 +36,3 @@ def _module(layer: Layer) -> nn.Module:
     else:
         module = {"relu": nn.ReLU(), "pool": nn.MaxPool2d(2), "flatten": nn.Flatten()}[layer.kind]
     return module
-
-
-def to_weights(module: nn.Module) -> Weights:
-    """The parameters of ``module`` as numpy arrays of their own."""
-    return {name: value.detach().cpu().numpy().copy() for name, value in module.named_parameters()}

@@ -87,7 +87,8 @@ class GraphRunner:
                 body()
         torch.cuda.current_stream().wait_stream(side)
         self._graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(self._graph):
+        # thread_local: what other threads ask of CUDA meanwhile is no error of this capture.
+        with torch.cuda.graph(self._graph, capture_error_mode="thread_local"):
             body()
         with torch.no_grad():
             for tensor, value in zip(state, saved, strict=True):

@@ -31,12 +31,13 @@ _WARM_UP = 5
 
 
 def measure_scaling(
-    step: Step, module: nn.Module, rank: Rank, peers: Peers, batch: int, graphs: bool
+    step: Step, module: nn.Module, rank: Rank, peers: Peers, graphs: bool
 ) -> list[ScalingSamples]:
-    """Scaling at ``batch`` samples a rank and at LARGER times as many, if there are enough.
+    """Scaling at the job's batch a rank and at LARGER times as many samples, if there are enough.
 
     ``step`` is the job's own, exchanging gradients; ``module`` is what it trains.
     """
+    batch = step.batch
     batches = [batch]
     if LARGER * batch * _FEWEST_STEPS <= len(step.labels):
         batches.append(LARGER * batch)

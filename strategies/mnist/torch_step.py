@@ -63,7 +63,7 @@ class Step:
         bf16: bool = False,
     ) -> None:
         self.model, self.forward, self.optimizer, self.bf16 = model, forward, optimizer, bf16
-        self.images, self.labels = images, labels
+        self.images, self.labels, self.batch = images, labels, batch
         self._bytes = torch.empty(batch, images.shape[1], dtype=torch.uint8, device=images.device)
         self._pixels = torch.empty(batch, images.shape[1], device=images.device)
 

@@ -37,7 +37,10 @@ def run(command: Sequence[str], folder: Path, **variables: str) -> tuple[float, 
 
 @contextmanager
 def child(command: Sequence[str], log: Path, **variables: str) -> Iterator[subprocess.Popen[bytes]]:
-    """A process with its output in ``log``; at the end it and its descendants are stopped."""
+    """A process with its output in ``log``; at the end it and its descendants are stopped.
+
+    Its temporary files go beside ``log``: torchrun leaves some behind.
+    """
     inherited = {
         name: value for name, value in os.environ.items() if not name.startswith(_NOT_INHERITED)
     }
@@ -45,7 +48,7 @@ def child(command: Sequence[str], log: Path, **variables: str) -> Iterator[subpr
         process = subprocess.Popen(
             command,
             cwd=_ROOT,
-            env=inherited | variables,
+            env=inherited | {"TMPDIR": str(log.parent)} | variables,
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,

@@ -14,7 +14,7 @@ from statistics import median
 from rich.console import Console
 from rich.table import Table
 
-console = Console(width=None if sys.stdout.isatty() else 120)
+console = Console(width=None if sys.stdout.isatty() else 125)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,7 +45,7 @@ def show(
     """
     sign, factor = ("<=", 1) if lower_is_better else (">=", -1)
     aimed = [(median(row.ratios), row.target) for row in rows if row.target is not None]
-    table = Table(title=title, caption="median (min to max); ratio of the values of each round")
+    table = Table(title=title, caption="median (min-max); ratio of the values of each round")
     table.add_column("case")
     headings = [*sides, "ratio"] + ["target"] * bool(aimed)
     for heading in headings:
@@ -72,4 +72,4 @@ def machine() -> str:
 
 def _spread(values: Sequence[float], decimals: int) -> str:
     middle, low, high = (f"{f(values):,.{decimals}f}" for f in (median, min, max))
-    return f"{middle} ({low} to {high})"
+    return f"{middle} ({low}-{high})"

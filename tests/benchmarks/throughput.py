@@ -2,8 +2,8 @@
 
 Each run trains for 5 to 10 s. The reference's figure is the mean over all its steps but the first
 one, with gathering every epoch; the launcher's is the mean over the training time of its epochs.
-Neither has the evaluation in it. One worker of the launcher computes with all cores unless told
-otherwise, the reference with one: so the launcher is measured with one thread, too.
+Neither has the evaluation in it. A worker of the reference computes with one thread, the launcher
+chooses. So one worker is also measured with the launcher's OMP_NUM_THREADS set to 1.
 """
 
 from __future__ import annotations
@@ -68,15 +68,15 @@ def compare(folder: Path, case: Case, repeats: int) -> Iterator[Row]:
         seconds = sum(epoch["seconds"] for epoch in report["epochs"])
         return float(steps * training.batch_size / seconds)
 
-    name = f"{training.model} {training.batch_size}, {training.workers} worker"
-    name += "s" if training.workers > 1 else ""
-    sides = {"script": script, "launcher": lambda: launched("launcher")}
+    workers = "1 worker" if training.workers == 1 else f"{training.workers} workers"
+    name = f"{training.model} {training.batch_size}, {workers}"
+    sides = {"script": script, "default": lambda: launched("default")}
     if training.workers == 1:
-        sides["one thread"] = lambda: launched("one thread", OMP_NUM_THREADS="1")
+        sides["set"] = lambda: launched("set", OMP_NUM_THREADS="1")
     values = alternate(repeats, sides, name)
     for variant, count in threads.items():
         yield Row(
-            name=f"{name}, {count} thread{'s' if count > 1 else ''} each",
+            name=f"{name} (threads {variant}: {count})",
             reference=values["script"],
             ours=values[variant],
             target=case.target,
