@@ -127,7 +127,7 @@ def test_losses_of_32_bits_survive_the_csv() -> None:
 @pytest.mark.parametrize("conditions", ["2 CPU workers", "9 CPU workers, oversubscribed"])
 def test_the_conditions_stand_beside_every_figure_and_the_verdict(conditions: str) -> None:
     text = drawn(report(conditions=conditions))
-    assert words(text).count(conditions) == FIGURES + 1
+    assert words(text).count(conditions) == FIGURES + 2  # and under the epochs
 
 
 def test_a_table_of_gpus_has_no_conditions() -> None:
