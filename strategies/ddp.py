@@ -21,6 +21,7 @@ class Ddp:
 
         from strategies.mnist.torch_loop import Training
         from strategies.torch_peers import TorchPeers
+        from strategies.torch_startup import defer_compiler
 
         torch.set_num_threads(config.threads)
         torch.backends.cuda.matmul.allow_tf32 = config.precision == "tf32"
@@ -29,6 +30,8 @@ class Ddp:
         if config.device == "cuda":
             device = torch.device("cuda", rank.local_rank)
             torch.cuda.set_device(device)
+        else:
+            defer_compiler()
         peers = TorchPeers(rank, config, device)
         try:
             return Training(rank, config, peers, device).run()
