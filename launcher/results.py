@@ -9,7 +9,7 @@ from pathlib import Path
 
 from clusters.base import Ended, WorkerPlan
 
-_TAIL_LINES = 20
+_TAIL_LINES = 10
 _TAIL_BYTES = 64 * 1024
 _TRACEBACK = "Traceback (most recent call last):"
 _CHAINED = ("During handling of the above exception", "The above exception was the direct cause")
@@ -69,14 +69,19 @@ def describe_failure(result: WorkerResult) -> str:
     tail = log_tail(plan.log_path)
     traceback = traceback_of(tail)
     lines.append(f"its log: {plan.log_path}")
+    last = _last_lines(tail.replace(traceback, "") if traceback else tail)
+    if last:
+        beside = ", but for the traceback" if traceback else ""
+        lines += [f"the end of its log{beside}:", *(f"  {line}" for line in last)]
+    elif not traceback:
+        lines.append("its log is empty")
     if traceback:
         lines += ["", traceback]
-    elif tail.strip():
-        last = tail.rstrip().splitlines()[-_TAIL_LINES:]
-        lines += [f"the last {len(last)} lines of its log:", *(f"  {line}" for line in last)]
-    else:
-        lines.append("its log is empty")
     return "\n".join(lines)
+
+
+def _last_lines(text: str) -> list[str]:
+    return [line for line in text.splitlines() if line.strip()][-_TAIL_LINES:]
 
 
 def describe_end(ended: Ended) -> str:

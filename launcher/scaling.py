@@ -15,7 +15,6 @@ from statistics import mean, median
 from strategies.base import ScalingSamples
 
 _LITTLE_LOST = 0.9
-_WORTH_SAYING = 1.1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,10 +87,7 @@ def verdict(points: list[ScalingPoint]) -> str:
         return f"{text}; little is lost"
     text += f"; {_largest_loss(point)}"
     for larger in points[1:]:
-        if larger.speedup > point.speedup * _WORTH_SAYING:
-            text += f"; with batch {larger.batch} they are {larger.speedup:.1f}x"
-        else:
-            text += f"; a larger batch would not help ({larger.speedup:.1f}x with {larger.batch})"
+        text += f"; with batch {larger.batch} they are {larger.speedup:.1f}x"
     return text
 
 

@@ -164,6 +164,8 @@ def test_a_failure_is_described_with_its_place_log_and_traceback(tmp_path: Path)
     assert describe_failure(failed).splitlines() == [
         "rank 1 failed first: exit code 1 (host here, pid 42)",
         f"its log: {failed.plan.log_path}",
+        "the end of its log, but for the traceback:",
+        "  epoch 1",
         "",
         *PLAIN.splitlines(),
     ]
@@ -176,8 +178,8 @@ def test_a_killed_worker_is_described_with_the_evidence_and_its_last_words(tmp_p
         "rank 0 failed first: killed by SIGKILL (host here, pid 42)",
         "the OOM killer",
         f"its log: {failed.plan.log_path}",
-        "the last 20 lines of its log:",
-        *(f"  {line}" for line in lines[10:]),
+        "the end of its log:",
+        *(f"  {line}" for line in lines[20:]),
     ]
 
 

@@ -91,10 +91,10 @@ def test_the_verdict_names_the_largest_loss(measured: ScalingPoint, text: str) -
     ("larger", "text"),
     [
         (point(4, [4, 4], 5, batch=200), "with batch 400 they are 1.6x"),
-        (point(4, [4, 4], 8, batch=200), "a larger batch would not help (1.0x with 400)"),
+        (point(4, [4, 4], 8, batch=200), "; with batch 400 they are 1.0x"),
     ],
 )
-def test_the_verdict_says_whether_a_larger_batch_helps(larger: ScalingPoint, text: str) -> None:
+def test_the_verdict_says_what_a_larger_batch_gives(larger: ScalingPoint, text: str) -> None:
     assert verdict([POINT, larger]).endswith(text)
 
 

@@ -76,10 +76,10 @@ def compare(folder: Path, case: Case, repeats: int) -> Iterator[Row]:
     values = alternate(repeats, sides, name)
     for variant, count in threads.items():
         yield Row(
-            name=f"{name} (threads {variant}: {count})",
+            name=f"{name}, {count} thread{'s' * (count > 1)} ({variant})",
             reference=values["script"],
             ours=values[variant],
-            target=case.target,
+            target=case.target if variant == "default" else None,
         )
 
 
