@@ -16,8 +16,8 @@ from strategies.mnist.models import MODELS
 from strategies.mnist.order import largest_share
 
 _FLOPS_A_THREAD = 20_000_000
-# glibc gives freed memory back to the kernel and asks for it again: 1,400 page faults in a step of
-# lenet at batch 100 on a CPU, a quarter of its time. With these it keeps what a step needs.
+# glibc may give freed memory back to the kernel and fault it in again at every step, depending on
+# what was allocated before (mallopt(3), M_MMAP_THRESHOLD). With these it keeps what a step needs.
 _ALLOCATOR = {"MALLOC_TRIM_THRESHOLD_": str(1 << 30), "MALLOC_MMAP_THRESHOLD_": str(32 << 20)}
 # What the user's environment may set otherwise.
 _YIELDING = {

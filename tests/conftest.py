@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import tempfile
 import threading
 import time
@@ -17,6 +18,13 @@ _MARK = "TROIKA_TEST_MARK"
 _PATIENCE_S = 5.0
 _SHM = Path("/dev/shm")
 _TORCH_CACHE = "torchinductor_"  # an empty folder that importing torch's compiler leaves, once
+
+
+@pytest.fixture(autouse=True, scope="session")
+def signals_as_from_a_terminal() -> None:
+    """Under nohup, or in the background of a script, tests would pass on ignored signals."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 @pytest.fixture(autouse=True)

@@ -7,8 +7,6 @@ from pathlib import Path
 
 import pytest
 
-pytest.importorskip("hatchling")
-
 from strategies.mnist.build_check import FOLDER, check_sums
 from strategies.mnist.data import FILES
 
