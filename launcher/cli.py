@@ -136,7 +136,7 @@ def _given(context: typer.Context) -> dict[str, Given]:
     given: dict[str, Given] = {}
     for name, value in context.params.items():
         source = context.get_parameter_source(name)
-        if name in _NOT_SETTINGS or value is None or value == [] or source is None:
+        if name in _NOT_SETTINGS or value in (None, [], ()) or source is None:
             continue
         flag = f"--{name.replace('_', '-')}"
         if source.name == "ENVIRONMENT":
