@@ -16,13 +16,17 @@ class ClusterError(Exception):
 
 @dataclass(frozen=True, kw_only=True)
 class Gpu:
-    """A GPU of a host: ``index`` as NVML counts, ``numa_node`` None if unknown or only one."""
+    """A GPU of a host: ``index`` as NVML counts, ``numa_node`` None if unknown or only one.
+
+    ``nvlinked``: the indices of the GPUs that it reaches through NVLink.
+    """
 
     index: int
     uuid: str
     name: str
     memory_bytes: int
     numa_node: int | None = None
+    nvlinked: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,7 +48,7 @@ class Host:
 
 @dataclass(frozen=True, kw_only=True)
 class Slot:
-    """A place for one worker: ``device`` is its GPU, None for a CPU worker.
+    """A place for one process: ``devices`` are its GPUs, none for CPU workers.
 
     ``host_devices``: CUDA_VISIBLE_DEVICES' value for the host's devices of this job; ``cpus``: the
     processors to bind the worker to, empty for no binding.
@@ -53,19 +57,25 @@ class Slot:
     host: str
     host_index: int
     local_rank: int
-    device: Gpu | None = None
+    devices: tuple[Gpu, ...] = ()
     host_devices: tuple[str, ...] = ()
     cpus: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
 class Allocation:
-    """The slots of a job, in rank order, and how many cores each of its workers has."""
+    """The slots of a job, in rank order, and how many cores each of its devices has.
+
+    ``noun``: what the job's devices are called, "CPU worker" for one; ``linked``: whether each of
+    its GPUs reaches all others through NVLink.
+    """
 
     slots: tuple[Slot, ...]
     device: Device
     cores_per_worker: float
     master_addr: str
+    noun: str = "CPU worker"
+    linked: bool = False
     notes: tuple[str, ...] = ()
 
 
@@ -121,8 +131,8 @@ class Cluster(Protocol):
     def probe(self) -> Host:
         """What the cluster's host offers now."""
 
-    def allocate(self, host: Host, workers: int, device: str) -> Allocation:
-        """Decides the slots of ``workers`` workers. Pure. Raises ClusterError."""
+    def allocate(self, host: Host, workers: int, device: str, process_per: str) -> Allocation:
+        """Decides the slots of ``workers`` devices. Pure. Raises ClusterError."""
 
     def free_port(self) -> int:
         """A TCP port that is free on the first host."""

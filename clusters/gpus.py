@@ -24,7 +24,8 @@ def probe_gpus() -> tuple[tuple[Gpu, ...], str]:
         missing = (pynvml.NVML_ERROR_LIBRARY_NOT_FOUND, pynvml.NVML_ERROR_DRIVER_NOT_LOADED)
         return (), "" if error.value in missing else f"NVML does not start: {error}"
     try:
-        return tuple(_gpu(pynvml, index) for index in range(pynvml.nvmlDeviceGetCount())), ""
+        count = pynvml.nvmlDeviceGetCount()
+        return tuple(_gpu(pynvml, index, count) for index in range(count)), ""
     except pynvml.NVMLError as error:
         return (), f"NVML fails: {error}"
     finally:
@@ -54,7 +55,7 @@ def visible(gpus: tuple[Gpu, ...], setting: str | None) -> tuple[Gpu, ...]:
     return tuple(chosen)
 
 
-def _gpu(pynvml: Any, index: int) -> Gpu:
+def _gpu(pynvml: Any, index: int, count: int) -> Gpu:
     handle = pynvml.nvmlDeviceGetHandleByIndex(index)
     name, uuid = pynvml.nvmlDeviceGetName(handle), pynvml.nvmlDeviceGetUUID(handle)
     bus = pynvml.nvmlDeviceGetPciInfo(handle).busId
@@ -64,7 +65,19 @@ def _gpu(pynvml: Any, index: int) -> Gpu:
         name=_text(name),
         memory_bytes=int(pynvml.nvmlDeviceGetMemoryInfo(handle).total),
         numa_node=numa_node(_text(bus)),
+        nvlinked=tuple(i for i in range(count) if i != index and _linked(pynvml, handle, i)),
     )
+
+
+def _linked(pynvml: Any, handle: Any, other: int) -> bool:
+    """Whether two GPUs reach each other through NVLink, by way of a switch or not."""
+    try:
+        status = pynvml.nvmlDeviceGetP2PStatus(
+            handle, pynvml.nvmlDeviceGetHandleByIndex(other), pynvml.NVML_P2P_CAPS_INDEX_NVLINK
+        )
+    except pynvml.NVMLError:  # virtual GPUs and old drivers cannot say
+        return False
+    return bool(status == pynvml.NVML_P2P_STATUS_OK)
 
 
 def numa_node(bus_id: str, devices: Path = _PCI) -> int | None:

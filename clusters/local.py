@@ -10,7 +10,7 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
-from clusters.base import Allocation, ClusterError, Device, Host, Slot, Worker, WorkerPlan
+from clusters.base import Allocation, ClusterError, Device, Gpu, Host, Slot, Worker, WorkerPlan
 from clusters.cores import numa_cpus, usable_cores
 from clusters.gpus import probe_gpus, visible
 from clusters.guard import PR_SET_CHILD_SUBREAPER, descendants, prctl, send_all
@@ -44,8 +44,8 @@ class LocalCluster:
             numa_cpus=numa_cpus(),
         )
 
-    def allocate(self, host: Host, workers: int, device: str) -> Allocation:
-        return allocate(host, workers, device)
+    def allocate(self, host: Host, workers: int, device: str, process_per: str) -> Allocation:
+        return allocate(host, workers, device, process_per)
 
     def free_port(self) -> int:
         for port in random.sample(_PORTS, _TRIES):
@@ -110,41 +110,53 @@ def _collected(pid: int) -> bool:
         return not Path(f"/proc/{pid}").exists()
 
 
-def allocate(host: Host, workers: int, device: str) -> Allocation:
+def allocate(host: Host, workers: int, device: str, process_per: str = "device") -> Allocation:
     """The slots of ``workers`` workers on ``host``, for ``device`` auto, cuda or cpu. Pure.
 
     "auto" takes GPUs where there is one, and CPU workers on a machine without: never a few
-    workers on GPUs and others not, and never fewer than asked for. Raises ClusterError.
+    workers on GPUs and others not, and never fewer than asked for. With ``process_per`` "host"
+    all devices are one process's. Raises ClusterError.
     """
     chosen = _device(host, workers, device)
-    cores = host.cores / workers
-    notes = []
-    slots = []
+    noun = "CPU worker" if process_per == "device" else "logical CPU device"
     taken = host.gpus[:workers] if chosen == "cuda" else ()
-    for local_rank in range(workers):
-        gpu = taken[local_rank] if taken else None
-        node = gpu.numa_node if gpu else None
-        slots.append(
+    if process_per == "host":
+        places = [taken]
+    else:
+        places = [(gpu,) for gpu in taken] or [()] * workers
+    notes = []
+    if chosen == "cpu" and device == "auto":
+        notes.append(f"no GPU{_hidden(host)}: {_count(workers, noun)}")
+    cores = host.cores / workers
+    if cores < 1:
+        notes.append(f"oversubscribed: {_count(workers, noun)} on {_count(host.cores, 'core')}")
+    return Allocation(
+        slots=tuple(
             Slot(
                 host=host.name,
                 host_index=0,
                 local_rank=local_rank,
-                device=gpu,
-                host_devices=tuple(str(g.index) for g in taken),
-                cpus=host.numa_cpus.get(node, ()) if node is not None else (),
+                devices=gpus,
+                host_devices=tuple(str(gpu.index) for gpu in taken),
+                cpus=_near(host, gpus),
             )
-        )
-    if chosen == "cpu" and device == "auto":
-        notes.append(f"no GPU{_hidden(host)}: {_count(workers, 'CPU worker')}")
-    if cores < 1:
-        notes.append(f"oversubscribed: {workers} workers on {_count(host.cores, 'core')}")
-    return Allocation(
-        slots=tuple(slots),
+            for local_rank, gpus in enumerate(places)
+        ),
         device=chosen,
         cores_per_worker=cores,
         master_addr=LOOPBACK,
+        noun=noun,
+        linked=all(other.index in gpu.nvlinked for gpu in taken for other in taken if other != gpu),
         notes=tuple(notes),
     )
+
+
+def _near(host: Host, gpus: tuple[Gpu, ...]) -> tuple[int, ...]:
+    """The processors of the GPUs' NUMA nodes; none where a node is unknown or there are no GPUs."""
+    nodes = sorted({-1 if gpu.numa_node is None else gpu.numa_node for gpu in gpus})
+    if any(node not in host.numa_cpus for node in nodes):
+        return ()
+    return tuple(cpu for node in nodes for cpu in host.numa_cpus[node])
 
 
 def _device(host: Host, workers: int, device: str) -> Device:

@@ -32,11 +32,6 @@ class Precision(str, Enum):
     bf16 = "bf16"
 
 
-class Exchange(str, Enum):
-    auto = "auto"
-    gloo = "gloo"
-
-
 def _version(wanted: bool) -> None:
     if wanted:
         print(f"troika-launcher {__version__}")
@@ -75,9 +70,35 @@ def train(
     steps: Annotated[int | None, _setting("steps", "Optimizer steps to train at most.")] = None,
     batch_size: Annotated[int | None, _setting("batch-size", "The global batch.")] = None,
     batch_size_per_gpu: Annotated[
-        int | None, _setting("batch-size-per-gpu", "The batch of one worker.")
+        int | None,
+        _setting("batch-size-per-gpu", "The batch of one worker (of one part of --accumulate)."),
+    ] = None,
+    accumulate: Annotated[
+        int | None,
+        _setting(
+            "accumulate",
+            "Compute the batch in so many parts, and exchange their summed gradients once.",
+            *("--accumulate", "--gradient-accumulation-steps"),
+        ),
     ] = None,
     lr: Annotated[float | None, _setting("lr", "Learning rate.")] = None,
+    scale_lr: Annotated[
+        bool | None,
+        _setting(
+            "scale-lr",
+            "Scale the learning rate with the global batch over the recipe's, and warm it up "
+            "(Goyal et al. 2017).",
+            "--scale-lr/--no-scale-lr",
+        ),
+    ] = None,
+    warmup_epochs: Annotated[
+        float | None,
+        _setting(
+            "warmup-epochs",
+            "Raise the learning rate linearly for so long: from the unscaled one with --scale-lr "
+            "(by default for 5 epochs, or a fifth of all), from 0 without.",
+        ),
+    ] = None,
     momentum: Annotated[float | None, _setting("momentum", "Momentum of SGD.")] = None,
     seed: Annotated[
         int | None, _setting("seed", "Initial weights and sample order follow from it.")
@@ -87,8 +108,12 @@ def train(
     ] = None,
     precision: Annotated[Precision | None, _setting("precision", "Of the computation.")] = None,
     exchange: Annotated[
-        Exchange | None,
-        _setting("exchange", "auto uses shared memory between CPU workers of one host."),
+        str | None,
+        _setting(
+            "exchange",
+            "What carries the gradients: auto (default), or ddp: gloo; mirrored: nccl, "
+            "hierarchical, one-device.",
+        ),
     ] = None,
     cuda_graphs: Annotated[
         bool | None,
@@ -97,6 +122,14 @@ def train(
     baseline: Annotated[
         bool | None,
         _setting("baseline", "Measure the scaling after the training.", "--baseline/--no-baseline"),
+    ] = None,
+    tensorboard: Annotated[
+        bool | None,
+        _setting(
+            "tensorboard",
+            "Write event files into the run's folder.",
+            "--tensorboard/--no-tensorboard",
+        ),
     ] = None,
     data_dir: Annotated[
         str | None, _setting("data-dir", "A folder with MNIST's four IDX files, gzipped or raw.")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from math import isfinite
 from typing import Any, Literal, TypeVar
@@ -10,13 +10,19 @@ from typing import Any, Literal, TypeVar
 from strategies import STRATEGIES
 from strategies.mnist.data import held_out
 from strategies.mnist.models import MODELS, Recipe
+from strategies.mnist.order import steps_per_epoch
+from strategies.mnist.schedule import default_warmup_epochs, scaled_lr
 
 DEFAULT_SEED = 0
 _TRAINING = (
     *("model", "recipe", "epochs", "steps", "batch_size", "batch_size_per_gpu", "lr", "momentum"),
     *("seed", "precision", "exchange", "cuda_graphs", "baseline", "data_dir", "resume"),
+    *("accumulate", "scale_lr", "warmup_epochs", "tensorboard"),
 )
-_CHECKPOINTED = ("model", "seed", "batch_size", "lr", "momentum", "validation", "data_dir")
+_CHECKPOINTED = (
+    *("model", "seed", "batch_size", "lr", "momentum", "validation", "data_dir"),
+    *("warmup_lr", "warmup_steps"),
+)
 _T = TypeVar("_T")
 
 
@@ -36,9 +42,10 @@ class Given:
 class JobSpec:
     """What is to be done, before it is known where.
 
-    ``batch_size`` is global; ``gpus`` is the number of devices, GPUs or CPU workers; ``script``
-    is the user's script and its arguments, empty for the built-in training; ``sources`` says for
-    each setting where its value came from.
+    ``batch_size`` is global, and computed in ``accumulate`` parts; ``gpus`` is the number of
+    devices, GPUs or CPU workers; the learning rate rises from ``warmup_lr`` to ``lr`` in the first
+    ``warmup_steps`` steps; ``script`` is the user's script and its arguments, empty for the
+    built-in training; ``sources`` says for each setting where its value came from.
     """
 
     strategy: str
@@ -49,14 +56,18 @@ class JobSpec:
     epochs: int
     steps: int | None
     batch_size: int
+    accumulate: int
     lr: float
+    warmup_lr: float
+    warmup_steps: int
     momentum: float
     validation: float
     seed: int
     precision: Literal["fp32", "tf32", "bf16"]
-    exchange: Literal["auto", "gloo"]
+    exchange: str
     cuda_graphs: bool
     baseline: bool
+    tensorboard: bool
     data_dir: str | None
     resume: str | None
     script: tuple[str, ...] = ()
@@ -67,22 +78,31 @@ class JobSpec:
         return f"{name} {getattr(self, name)} ({self.sources[name]})"
 
 
+def choose_strategy(given: Mapping[str, Given]) -> str:
+    """The strategy's name; it is needed before the cluster is looked at. Raises UserError."""
+    values = _Values(given, {})
+    name = values.pick("strategy", "ddp", "default")
+    _check_name(values, "strategy", name, STRATEGIES)
+    return name
+
+
 def resolve(
     given: Mapping[str, Given],
     *,
     default_gpus: int,
     samples: int,
     checkpoint: Mapping[str, Any] | None,
+    exchanges: tuple[str, ...] = ("auto",),
 ) -> JobSpec:
     """Fills in what was not given: from the checkpoint to resume, else from the recipe, else fixed.
 
     ``default_gpus`` is for a missing --gpus; ``samples`` is the number of training samples, held
-    out ones included; ``checkpoint`` is the header of the checkpoint to resume. Raises UserError.
+    out ones included; ``checkpoint`` is the header of the checkpoint to resume; ``exchanges`` are
+    those of the strategy. Raises UserError.
     """
     values = _Values(given, checkpoint or {})
     _check_script(given)
-    strategy = values.pick("strategy", "ddp", "default")
-    _check_name(values, "strategy", strategy, STRATEGIES)
+    strategy = values.pick("strategy", choose_strategy(given), "default")
     gpus = values.pick("gpus", default_gpus, "what this machine has")
     model = values.pick("model", "lenet", "default")
     _check_name(values, "model", model, MODELS)
@@ -92,6 +112,12 @@ def resolve(
     recipe, origin = recipes[recipe_name], f"recipe {recipe_name!r} of {model}"
     epochs = values.pick("epochs", recipe.epochs, origin)
     validation = values.pick("validation", recipe.validation, origin)
+    kept = samples - held_out(samples, validation)
+    accumulate = values.pick("accumulate", 1, "default")
+    batch_size = _batch_size(values, gpus, accumulate, recipe, origin)
+    exchange = values.pick("exchange", "auto", "default")
+    _check_name(values, "exchange", exchange, exchanges)
+    lr, warmup_lr, warmup_steps = _rates(values, recipe, origin, epochs, batch_size, kept)
     job = JobSpec(
         strategy=strategy,
         gpus=gpus,
@@ -100,15 +126,19 @@ def resolve(
         recipe=recipe_name,
         epochs=epochs,
         steps=_steps(values, recipe, origin),
-        batch_size=_batch_size(values, gpus, recipe, origin),
-        lr=values.pick("lr", recipe.lr, origin),
+        batch_size=batch_size,
+        accumulate=accumulate,
+        lr=lr,
+        warmup_lr=warmup_lr,
+        warmup_steps=warmup_steps,
         momentum=values.pick("momentum", recipe.momentum, origin),
         validation=validation,
         seed=values.pick("seed", DEFAULT_SEED, "default"),
         precision=values.pick("precision", "fp32", "default"),
-        exchange=values.pick("exchange", "auto", "default"),
+        exchange=exchange,
         cuda_graphs=values.pick("cuda_graphs", True, "default"),
         baseline=values.pick("baseline", True, "default"),
+        tensorboard=values.pick("tensorboard", False, "default"),
         data_dir=values.pick("data_dir", None, "the package's MNIST"),
         resume=values.pick("resume", None, "default"),
         script=tuple(given["script"].value) if "script" in given else (),
@@ -116,7 +146,7 @@ def resolve(
     )
     _check_least(job, "gpus", 1)
     if not job.script:
-        _check(job, samples - held_out(samples, validation), values)
+        _check(job, kept, values)
     return job
 
 
@@ -150,7 +180,7 @@ def _steps(values: _Values, recipe: Recipe, origin: str) -> int | None:
     return values.pick("steps", recipe.steps, origin)
 
 
-def _batch_size(values: _Values, gpus: int, recipe: Recipe, origin: str) -> int:
+def _batch_size(values: _Values, gpus: int, accumulate: int, recipe: Recipe, origin: str) -> int:
     each = values.given.get("batch_size_per_gpu")
     if each is None:
         return values.pick("batch_size", recipe.batch_size, origin)
@@ -159,8 +189,44 @@ def _batch_size(values: _Values, gpus: int, recipe: Recipe, origin: str) -> int:
             f"{values.given['batch_size'].source} and {each.source} are both given; "
             "one follows from the other, give one"
         )
-    values.sources["batch_size"] = f"{each.source} {each.value} x {gpus} workers"
-    return int(each.value) * gpus
+    parts = f" x {accumulate} parts" if accumulate > 1 else ""
+    values.sources["batch_size"] = f"{each.source} {each.value} x {gpus} workers{parts}"
+    return int(each.value) * gpus * accumulate
+
+
+def _rates(
+    values: _Values, recipe: Recipe, origin: str, epochs: int, batch_size: int, samples: int
+) -> tuple[float, float, int]:
+    """The learning rate, the one to warm up from, and the steps of the warm-up.
+
+    The rate is scaled and warmed up only when the user asks for it.
+    """
+    lr = values.pick("lr", recipe.lr, origin)
+    warmup_lr = values.pick("warmup_lr", 0.0, "default")
+    warmup_steps = values.pick("warmup_steps", 0, "default")
+    warmup_epochs, asked = 0.0, values.given.get("warmup_epochs")
+    if scale := values.given.get("scale_lr"):
+        if values.sources["lr"] == "the checkpoint":
+            raise UserError(
+                f"{scale.source}: the checkpoint to resume has the learning rate {lr:g}, scaled "
+                "or not; give the one to scale with --lr"
+            )
+        warmup_lr, lr = lr, scaled_lr(lr, batch_size, recipe.batch_size)
+        scaled = f"x {batch_size}/{recipe.batch_size} by {scale.source}"
+        values.sources["lr"] = f"{values.sources['lr']}, {scaled}"
+        warmup_epochs = default_warmup_epochs(epochs) if lr > warmup_lr else 0.0
+        values.sources["warmup_lr"] = values.sources["warmup_steps"] = scale.source
+    if asked:
+        warmup_epochs = asked.value
+        values.sources["warmup_steps"] = f"{asked.source} {asked.value:g}"
+        if not (warmup_epochs >= 0 and isfinite(warmup_epochs)):
+            raise UserError(f"{asked.source} {asked.value:g}: must be 0 or more")
+    if scale or asked:
+        # A batch below 1 is refused later, with its origin.
+        warmup_steps = round(warmup_epochs * steps_per_epoch(samples, max(batch_size, 1)))
+        if not scale:
+            warmup_lr = 0.0
+    return lr, warmup_lr, warmup_steps
 
 
 def _check_script(given: Mapping[str, Given]) -> None:
@@ -172,7 +238,7 @@ def _check_script(given: Mapping[str, Given]) -> None:
         )
 
 
-def _check_name(values: _Values, name: str, value: str, known: Mapping[str, object]) -> None:
+def _check_name(values: _Values, name: str, value: str, known: Collection[str]) -> None:
     if value not in known:
         origin = values.sources[name]
         raise UserError(f"{name} {value} ({origin}): not known; there are {', '.join(known)}")
@@ -185,8 +251,9 @@ def _check_least(job: JobSpec, name: str, least: int) -> None:
 
 
 def _check(job: JobSpec, samples: int, values: _Values) -> None:
-    for name, least in (("epochs", 1), ("batch_size", 1), ("steps", 1), ("seed", 0)):
-        _check_least(job, name, least)
+    least = {"epochs": 1, "batch_size": 1, "steps": 1, "seed": 0, "accumulate": 1}
+    for name, value in least.items():
+        _check_least(job, name, value)
     if job.seed >= 2**63:
         raise UserError(f"{job.origin('seed')}: must be below 2**63")
     if not (job.lr > 0 and isfinite(job.lr)):
@@ -197,6 +264,12 @@ def _check(job: JobSpec, samples: int, values: _Values) -> None:
         raise UserError(
             f"{job.origin('batch_size')}: the global batch must have a sample "
             f"for each of the {job.gpus} workers"
+        )
+    if job.batch_size < job.gpus * job.accumulate:
+        raise UserError(
+            f"{job.origin('accumulate')}: {job.gpus} workers cannot compute the global batch "
+            f"{job.batch_size} in {job.accumulate} parts each; take "
+            f"{job.batch_size // job.gpus} or fewer"
         )
     if job.batch_size > samples:
         raise UserError(f"{job.origin('batch_size')}: the training set has {samples} samples")

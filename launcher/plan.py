@@ -11,7 +11,7 @@ from pathlib import Path
 import strategies
 from clusters.base import Allocation, WorkerPlan
 from launcher.job import JobSpec
-from strategies.base import EVENTS_VARIABLE, RESULT_VARIABLE, Strategy, TrainConfig
+from strategies.base import EVENTS_VARIABLE, RESULT_VARIABLE, Rank, Strategy, TrainConfig
 from strategies.mnist.models import MODELS
 from strategies.mnist.order import largest_share
 
@@ -51,6 +51,10 @@ class RunFolder:
     def checkpoints(self) -> Path:
         return self.path / "checkpoints"
 
+    @property
+    def tensorboard(self) -> Path:
+        return self.path / "tensorboard"
+
     def log(self, rank: int) -> Path:
         return self.path / "logs" / f"rank-{rank}.log"
 
@@ -62,22 +66,33 @@ class RunFolder:
 
 
 def make_config(
-    job: JobSpec, allocation: Allocation, folder: RunFolder, environ: Mapping[str, str]
+    job: JobSpec,
+    strategy: Strategy,
+    allocation: Allocation,
+    folder: RunFolder,
+    environ: Mapping[str, str],
 ) -> TrainConfig:
-    """What every rank of the built-in training is told."""
+    """What every process of the built-in training is told."""
+    devices = job.gpus // len(allocation.slots)
     return TrainConfig(
         strategy=job.strategy,
         model=job.model,
         epochs=job.epochs,
         steps=job.steps,
         batch_size=job.batch_size,
+        accumulate=job.accumulate,
         lr=job.lr,
+        warmup_lr=job.warmup_lr,
+        warmup_steps=job.warmup_steps,
         momentum=job.momentum,
         validation=job.validation,
         seed=job.seed,
         device=allocation.device,
+        devices=devices,
         precision=job.precision,
-        exchange=job.exchange,
+        exchange=strategy.choose_exchange(
+            job.exchange, device=allocation.device, devices=devices, linked=allocation.linked
+        ),
         cuda_graphs=job.cuda_graphs and allocation.device == "cuda",
         threads=threads_for(job, allocation, environ),
         oversubscribed=allocation.cores_per_worker < 1,
@@ -85,6 +100,7 @@ def make_config(
         data=job.data_dir,
         resume=job.resume,
         checkpoints=str(folder.checkpoints),
+        tensorboard=str(folder.tensorboard) if job.tensorboard else None,
     )
 
 
@@ -137,11 +153,19 @@ def make_plans(
         "GLOO_SOCKET_IFNAME": "lo",
         "NCCL_SOCKET_IFNAME": "lo",
         **_ALLOCATOR,
-        **strategy.environ(allocation.device),
     }
-    shared |= {name: environ[name] for name in _YIELDING if name in environ}
     plans = []
     for rank, slot in enumerate(allocation.slots):
+        place = Rank(
+            rank=rank,
+            local_rank=slot.local_rank,
+            world_size=world,
+            local_world_size=world,
+            master_addr=allocation.master_addr,
+            master_port=port,
+        )
+        given = shared | strategy.environ(place, allocation.device)
+        given |= {name: environ[name] for name in _YIELDING if name in environ}
         own = {
             "RANK": str(rank),
             "ROLE_RANK": str(rank),
@@ -157,7 +181,7 @@ def make_plans(
                 rank=rank,
                 slot=slot,
                 argv=argv,
-                env=shared | own | more,
+                env=given | own | more,
                 log_path=folder.log(rank),
                 events_path=folder.events(rank),
                 result_path=folder.result(rank),
@@ -187,12 +211,16 @@ def describe(
     """What a dry run prints: each setting with its origin, then each worker with its variables."""
     lines = ["Settings"]
     for name, source in job.sources.items():
-        lines.append(f"  {name:<12} {_show(getattr(job, name))}  ({source})")
-    lines.append(f"Decided: {allocation.device}, {config.threads} compute threads a worker")
+        lines.append(f"  {name:<13} {_show(getattr(job, name))}  ({source})")
+    lines.append(
+        f"Decided: {allocation.device}, {config.threads} compute threads a worker, "
+        f"gradients by {config.exchange}"
+    )
     lines += [f"  {note}" for note in allocation.notes]
     for plan in plans:
-        device = f"GPU {plan.slot.device.index}" if plan.slot.device else "CPU"
-        lines.append(f"Worker {plan.rank} on {plan.slot.host}, {device}")
+        gpus = ", ".join(str(gpu.index) for gpu in plan.slot.devices)
+        where = f"GPU {gpus}" if gpus else "CPU"
+        lines.append(f"Worker {plan.rank} on {plan.slot.host}, {where}")
         lines.append(f"  {' '.join(plan.argv)}")
         if plan.slot.cpus:
             lines.append(f"  bound to processors {json.dumps(list(plan.slot.cpus))}")

@@ -11,8 +11,9 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from clusters import load_cluster
 from clusters.base import Allocation, Cluster, ClusterError, WorkerPlan
-from launcher.job import Given, JobSpec, UserError, resolve
+from launcher.job import Given, JobSpec, UserError, choose_strategy, resolve
 from launcher.plan import RunFolder, make_config, make_plans
 from strategies import load_strategy
 from strategies.base import Strategy, TrainConfig
@@ -24,6 +25,8 @@ class Prepared:
     """All decisions of a run. ``config`` is what the built-in training is told."""
 
     job: JobSpec
+    strategy: Strategy
+    cluster: Cluster
     allocation: Allocation
     folder: RunFolder
     config: TrainConfig
@@ -34,21 +37,27 @@ class Prepared:
         """What must stand beside every figure; "" for GPUs."""
         if self.allocation.device == "cuda":
             return ""
-        workers = len(self.plans)
-        text = f"{workers} CPU worker{'' if workers == 1 else 's'}"
+        workers = self.job.gpus
+        text = f"{workers} {self.allocation.noun}{'' if workers == 1 else 's'}"
         return text + (", oversubscribed" if self.allocation.cores_per_worker < 1 else "")
 
 
-def prepare(given: Mapping[str, Given], out: Path | None, cluster: Cluster) -> Prepared:
+def prepare(given: Mapping[str, Given], out: Path | None) -> Prepared:
     """Reads what the decisions need and decides. Raises UserError."""
-    host = cluster.probe()
     values, checkpoint, samples = _read_inputs(given)
-    job = resolve(values, default_gpus=len(host.gpus) or 1, samples=samples, checkpoint=checkpoint)
-    strategy = load_strategy(job.strategy)
-    if not job.script:
-        _require(strategy)
+    strategy = load_strategy(choose_strategy(values))
+    cluster = load_cluster(strategy.cluster)
+    host = cluster.probe()
+    job = resolve(
+        values,
+        default_gpus=len(host.gpus) or 1,
+        samples=samples,
+        checkpoint=checkpoint,
+        exchanges=strategy.exchanges,
+    )
+    _require(strategy, job)
     try:
-        allocation = cluster.allocate(host, job.gpus, job.device)
+        allocation = cluster.allocate(host, job.gpus, job.device, strategy.process_per)
         port = cluster.free_port()
     except ClusterError as error:
         raise UserError(f"{job.origin('gpus')}: {error}") from None
@@ -57,9 +66,11 @@ def prepare(given: Mapping[str, Given], out: Path | None, cluster: Cluster) -> P
     folder = RunFolder(path=_folder(out, job))
     return Prepared(
         job=job,
+        strategy=strategy,
+        cluster=cluster,
         allocation=allocation,
         folder=folder,
-        config=make_config(job, allocation, folder, os.environ),
+        config=make_config(job, strategy, allocation, folder, os.environ),
         plans=make_plans(job, strategy, allocation, folder, port, os.environ),
     )
 
@@ -91,13 +102,22 @@ def _read_inputs(
         raise UserError(f"{data.source} {data.value}: {error}") from None
 
 
-def _require(strategy: Strategy) -> None:
-    missing = [name for name in strategy.requires if importlib.util.find_spec(name) is None]
+def _require(strategy: Strategy, job: JobSpec) -> None:
+    """Refuses what is not installed. A script brings its own framework, not its cluster's."""
+    needed = () if job.script else strategy.requires
+    if job.tensorboard:
+        needed = (*needed, "tensorboard")
+    missing = [name for name in needed if importlib.util.find_spec(name) is None]
     if missing:
+        extras = sorted(
+            {"tensorboard" if n == "tensorboard" else strategy.install for n in missing}
+        )
         raise UserError(
             f"strategy {strategy.name} needs {', '.join(missing)}, not installed in "
-            f"{sys.prefix}: pip install 'troika-launcher[{strategy.install}]'"
+            f"{sys.prefix}: pip install 'troika-launcher[{','.join(extras)}]'"
         )
+    if problem := strategy.missing():
+        raise UserError(f"strategy {strategy.name}: {problem}")
 
 
 def _folder(out: Path | None, job: JobSpec) -> Path:

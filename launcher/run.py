@@ -13,7 +13,6 @@ from pathlib import Path
 import psutil
 from rich.console import Console
 
-from clusters import load_cluster
 from launcher import __version__, signals
 from launcher.events import EventReader
 from launcher.job import Given, UserError
@@ -24,7 +23,7 @@ from launcher.report import Report, failure_report, losses_csv, measured
 from launcher.results import describe_failure
 from launcher.supervise import Outcome, supervise
 from launcher.table import render
-from strategies.base import TrainMetrics, write_atomically
+from strategies.base import Rank, TrainMetrics, write_atomically
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,8 +41,7 @@ class Output:
 
 def run(given: Mapping[str, Given], out: Path | None, output: Output, *, dry_run: bool) -> int:
     """Does what was asked and returns the exit code. Raises UserError."""
-    cluster = load_cluster("local")
-    prepared = prepare(given, out, cluster)
+    prepared = prepare(given, out)
     if dry_run:
         output.say(describe(prepared.job, prepared.allocation, prepared.config, prepared.plans))
         return 0
@@ -58,9 +56,13 @@ def run(given: Mapping[str, Given], out: Path | None, output: Output, *, dry_run
             display.take(event)
         display.draw()
 
-    with signals.noted() as interrupts:
+    rank = Rank.from_environ(prepared.plans[0].env)
+    serving = prepared.strategy.serve(rank.master_addr, rank.master_port)
+    with signals.noted() as interrupts, serving:
         try:
-            outcome = supervise(cluster, prepared.plans, interrupts=interrupts, watch=watch)
+            outcome = supervise(
+                prepared.cluster, prepared.plans, interrupts=interrupts, watch=watch
+            )
         finally:
             display.close()
     report = make_report(prepared, outcome)
@@ -83,7 +85,7 @@ def make_report(prepared: Prepared, outcome: Outcome) -> Report:
         version=__version__,
         status=outcome.status,
         strategy=job.strategy,
-        workers=len(prepared.plans),
+        workers=job.gpus,
         device=prepared.allocation.device,
         conditions=prepared.conditions,
         host=prepared.plans[0].slot.host,
@@ -111,10 +113,9 @@ def _create(prepared: Prepared) -> None:
 def _first_line(prepared: Prepared) -> str:
     job, plans = prepared.job, prepared.plans
     what = shlex.join(job.script) if job.script else f"{job.model}, global batch {job.batch_size}"
-    device = plans[0].slot.device
     where = "; ".join(prepared.allocation.notes) or prepared.conditions
-    if device is not None:
-        where = f"{len(plans)} x {device.name}"
+    if gpus := plans[0].slot.devices:
+        where = f"{job.gpus} x {gpus[0].name}"
     return f"{job.strategy}: {what} on {plans[0].slot.host}: {where}"
 
 

@@ -5,9 +5,14 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
+
+if TYPE_CHECKING:
+    from strategies.mnist.engine import Engine
+    from strategies.mnist.inputs import Inputs
 
 EVENTS_VARIABLE = "TROIKA_EVENTS"
 RESULT_VARIABLE = "TROIKA_RESULT"
@@ -45,11 +50,16 @@ class Rank:
 class TrainConfig:
     """A built-in training job, the same for all its ranks.
 
-    ``batch_size`` is the global batch; ``validation`` the share of the training set that is held
-    out; ``steps`` (since the first step of all) ends the training early; ``threads`` is the number
-    of compute threads of a rank; ``oversubscribed`` says that the ranks outnumber the cores;
-    ``baseline`` says whether to measure the scaling afterwards; ``data`` is None for the packaged
-    MNIST; ``resume`` is a checkpoint file.
+    ``batch_size`` is the global batch; each device's share of it is computed in ``accumulate``
+    parts, one after the other. The learning rate rises from ``warmup_lr`` to ``lr`` in the first
+    ``warmup_steps`` steps. ``validation`` is the share of the training set that is held out;
+    ``steps`` (since the first step of all) ends the training early.
+
+    ``devices`` is how many devices a process has; ``threads`` the number of compute threads a
+    device; ``oversubscribed`` says that the devices outnumber the cores; ``exchange`` is one of
+    the strategy's ``exchanges``; ``baseline`` says whether to measure the scaling afterwards.
+    ``data`` is None for the packaged MNIST; ``resume`` is a checkpoint file; ``tensorboard`` is a
+    folder for event files, None for none.
     """
 
     strategy: str
@@ -57,13 +67,17 @@ class TrainConfig:
     epochs: int
     steps: int | None
     batch_size: int
+    accumulate: int
     lr: float
+    warmup_lr: float
+    warmup_steps: int
     momentum: float
     validation: float
     seed: int
     device: Literal["cuda", "cpu"]
+    devices: int
     precision: Literal["fp32", "tf32", "bf16"]
-    exchange: Literal["auto", "gloo"]
+    exchange: str
     cuda_graphs: bool
     threads: int
     oversubscribed: bool
@@ -71,6 +85,7 @@ class TrainConfig:
     data: str | None
     resume: str | None
     checkpoints: str
+    tensorboard: str | None
 
     def to_json(self) -> str:
         return json.dumps(asdict(self), indent=2)
@@ -147,19 +162,40 @@ class Strategy(Protocol):
     """A way to train on many devices.
 
     ``requires``: names to import, looked up without importing them; ``install``: the extra that
-    provides them; ``process_per``: whether each device or each host gets a process.
+    provides them; ``process_per``: whether each device or each host gets a process; ``cluster``:
+    the kind of cluster that it runs on if the user names none; ``exchanges``: what may carry the
+    gradients, the choice of --exchange.
     """
 
     name: str
     requires: tuple[str, ...]
     install: str
     process_per: Literal["device", "host"]
+    cluster: str
+    exchanges: tuple[str, ...]
 
-    def environ(self, device: str) -> dict[str, str]:
-        """Variables that the framework of this strategy wants in every worker."""
+    def missing(self) -> str | None:
+        """What beyond ``requires`` is missing on this machine, and how to get it; None if ready."""
 
-    def train(self, rank: Rank, config: TrainConfig) -> TrainMetrics | None:
-        """Trains; rank 0 returns the metrics, the others None. Imports its framework inside."""
+    def environ(self, rank: Rank, device: str) -> dict[str, str]:
+        """Variables that the framework of this strategy wants in the worker of ``rank``."""
+
+    def serve(self, address: str, port: int) -> AbstractContextManager[None]:
+        """What the launcher has to serve at MASTER_ADDR and MASTER_PORT while the job runs."""
+
+    def choose_exchange(self, asked: str, *, device: str, devices: int, linked: bool) -> str:
+        """One of ``exchanges`` for ``asked``, which may be "auto".
+
+        ``linked``: whether each of the job's GPUs reaches all others through NVLink.
+        """
+
+    def warm_up(self, config: TrainConfig) -> None:
+        """Imports the framework; needs no peers, so it can be done before they are there."""
+
+    def engine(
+        self, rank: Rank, config: TrainConfig, inputs: Inputs
+    ) -> AbstractContextManager[Engine]:
+        """What trains in this process; joined to its peers inside the context."""
 
 
 def write_atomically(path: Path, text: str) -> None:

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import TYPE_CHECKING, Literal
 
-from strategies.base import Rank, TrainConfig, TrainMetrics
+from strategies.base import Rank, TrainConfig
+
+if TYPE_CHECKING:
+    from strategies.mnist.engine import Engine
+    from strategies.mnist.inputs import Inputs
 
 
 class Ddp:
@@ -12,28 +18,35 @@ class Ddp:
     requires = ("torch",)
     install = "ddp"
     process_per: Literal["device", "host"] = "device"
+    cluster = "local"
+    exchanges = ("auto", "gloo")
 
-    def environ(self, device: str) -> dict[str, str]:
+    def missing(self) -> str | None:
+        return None
+
+    def environ(self, rank: Rank, device: str) -> dict[str, str]:
         return {}
 
-    def train(self, rank: Rank, config: TrainConfig) -> TrainMetrics | None:
-        import torch
+    def serve(self, address: str, port: int) -> AbstractContextManager[None]:
+        return nullcontext()  # rank 0 serves the store
 
-        from strategies.mnist.torch_loop import Training
+    def choose_exchange(self, asked: str, *, device: str, devices: int, linked: bool) -> str:
+        return asked  # "auto" is decided when the model's gradients are known
+
+    def warm_up(self, config: TrainConfig) -> None:
+        from strategies.torch_startup import prepare_torch
+
+        prepare_torch(config)
+
+    @contextmanager
+    def engine(self, rank: Rank, config: TrainConfig, inputs: Inputs) -> Iterator[Engine]:
+        from strategies.mnist.torch_engine import TorchEngine
         from strategies.torch_peers import TorchPeers
-        from strategies.torch_startup import defer_compiler
+        from strategies.torch_startup import own_device
 
-        torch.set_num_threads(config.threads)
-        torch.backends.cuda.matmul.allow_tf32 = config.precision == "tf32"
-        torch.backends.cudnn.allow_tf32 = config.precision == "tf32"
-        device = torch.device("cpu")
-        if config.device == "cuda":
-            device = torch.device("cuda", rank.local_rank)
-            torch.cuda.set_device(device)
-        else:
-            defer_compiler()
+        device = own_device(rank, config)
         peers = TorchPeers(rank, config, device)
         try:
-            return Training(rank, config, peers, device).run()
+            yield TorchEngine(rank, config, peers, device, inputs)
         finally:
             peers.close()

@@ -4,21 +4,39 @@ from __future__ import annotations
 
 import datetime
 import socket
+from contextlib import AbstractContextManager
 
 import torch
 import torch.distributed as dist
 from torch.nn.parallel import DistributedDataParallel
 
 from strategies.base import Rank, TrainConfig
-from strategies.mnist.torch_step import Forward
+from strategies.mnist.torch_step import Alone, Joined
 from strategies.shared_memory import SharedMemoryMean, unsupported_reason
 
 _TIMEOUT = datetime.timedelta(minutes=30)
 _ONE_BUCKET_MIB = 25  # DistributedDataParallel's own default; the MNIST models fit in one
 
 
+class _Parallel:
+    """``Joined`` by DistributedDataParallel, which exchanges in the backward pass."""
+
+    def __init__(self, parallel: DistributedDataParallel) -> None:
+        self._parallel = parallel
+
+    def __call__(self, pixels: torch.Tensor) -> torch.Tensor:
+        logits: torch.Tensor = self._parallel(pixels)
+        return logits
+
+    def apart(self) -> AbstractContextManager[None]:
+        return self._parallel.no_sync()
+
+    def exchange(self) -> None:
+        pass
+
+
 class TorchPeers:
-    """``Peers`` of the training loop.
+    """``Peers`` of the PyTorch engine.
 
     Gradients go through NCCL on GPUs, through shared memory between CPU workers of one host and
     through gloo otherwise; everything else goes through gloo on CPUs and NCCL on GPUs.
@@ -31,9 +49,9 @@ class TorchPeers:
             join(rank, device)
             self.exchange = "nccl" if device.type == "cuda" else "gloo"
 
-    def wrap(self, module: torch.nn.Module) -> Forward:
+    def join(self, module: torch.nn.Module) -> Joined:
         if self._rank.world_size == 1:
-            return module
+            return Alone(module)
         cuda = self._device.type == "cuda"
         side = torch.cuda.Stream() if cuda else None
         # A side stream: DistributedDataParallel must not be made on the one that is captured.
@@ -43,7 +61,8 @@ class TorchPeers:
                 device_ids=[self._device.index] if cuda else None,
                 bucket_cap_mb=_ONE_BUCKET_MIB,
                 gradient_as_bucket_view=True,
-                static_graph=True,
+                # A static graph has the same passes in every step: none without the exchange.
+                static_graph=self._config.accumulate == 1,
             )
         if side is not None:
             torch.cuda.current_stream().wait_stream(side)
@@ -54,7 +73,7 @@ class TorchPeers:
             mean = SharedMemoryMean(size, self._rank.rank, self._rank.world_size, spin=spin)
             parallel.register_comm_hook(None, mean.hook)
             self.exchange = "shared memory"
-        return parallel
+        return _Parallel(parallel)
 
     def sum(self, tensor: torch.Tensor) -> None:
         if self._rank.world_size > 1:

@@ -1,11 +1,16 @@
-"""A quicker start of PyTorch: its compiler is imported when it is needed, not before."""
+"""The start of PyTorch in a worker; its compiler is imported when it is needed, not before."""
 
 from __future__ import annotations
 
 import sys
 from importlib import import_module
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+from strategies.base import Rank, TrainConfig
+
+if TYPE_CHECKING:
+    import torch
 
 _COMPILER = "torch._dynamo"
 
@@ -46,3 +51,25 @@ def defer_compiler() -> None:
         trace_rules=_Deferred(f"{_COMPILER}.trace_rules", clear_lru_cache=lambda: None),
         disable=lambda function, *_, **__: function,
     )
+
+
+def prepare_torch(config: TrainConfig) -> None:
+    """Imports torch and sets what holds for the whole process."""
+    import torch
+
+    torch.set_num_threads(config.threads)
+    torch.backends.cuda.matmul.allow_tf32 = config.precision == "tf32"
+    torch.backends.cudnn.allow_tf32 = config.precision == "tf32"
+    if config.device == "cpu":
+        defer_compiler()
+
+
+def own_device(rank: Rank, config: TrainConfig) -> torch.device:
+    """The device of a rank, made the current one."""
+    import torch
+
+    if config.device == "cpu":
+        return torch.device("cpu")
+    device = torch.device("cuda", rank.local_rank)
+    torch.cuda.set_device(device)
+    return device

@@ -10,40 +10,54 @@ import json
 import os
 import sys
 import traceback
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
+from typing import NoReturn
 
 from strategies import load_strategy
 from strategies.base import RESULT_VARIABLE, Rank, TrainConfig, write_atomically
 from strategies.events import emit
+from strategies.mnist.inputs import read_inputs
+from strategies.mnist.training import Training
 
 
 def main() -> None:
+    try:
+        work()
+    except BaseException:
+        traceback.print_exc()
+        leave(1)
+
+
+def leave(code: int) -> NoReturn:
     """Ends the process without the interpreter's and torch's clean-up.
 
     It takes a third of a second, and now and then torch aborts in it ("terminate called without an
-    active exception"), after everything has been done and written.
+    active exception") or, freeing DistributedDataParallel while gloo's thread frees tensors, waits
+    for ever. Called while everything is still referred to, after all has been done and written.
     """
-    code = 1
-    try:
-        work()
-        code = 0
-    except BaseException:
-        traceback.print_exc()
-    finally:
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(code)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
 
 
-def work() -> None:
-    """Trains, and writes what rank 0 measured."""
+def work() -> NoReturn:
+    """Trains, writes what rank 0 measured, and leaves."""
     emit("started", pid=os.getpid())
     config = TrainConfig.from_json(Path(sys.argv[1]).read_text())
-    metrics = load_strategy(config.strategy).train(Rank.from_environ(os.environ), config)
+    strategy = load_strategy(config.strategy)
+    rank = Rank.from_environ(os.environ)
+    with ThreadPoolExecutor(1) as pool:
+        reading = pool.submit(read_inputs, config)
+        strategy.warm_up(config)
+        inputs = reading.result()
+    with strategy.engine(rank, config, inputs) as engine:
+        metrics = Training(rank, config, engine, inputs).run()
     if metrics is not None:
         write_atomically(Path(os.environ[RESULT_VARIABLE]), json.dumps(asdict(metrics)))
     emit("done")
+    leave(0)
 
 
 if __name__ == "__main__":

@@ -33,7 +33,9 @@ class Header:
 
     ``epoch``: epochs trained in whole; ``step``: optimizer steps since the first one (in the
     middle of an epoch where a step limit ended the training); ``versions``: of the libraries that
-    wrote it; ``data``: the folder of the data set, None for the packaged MNIST.
+    wrote it; ``data``: the folder of the data set, None for the packaged MNIST; ``world_size``:
+    how many devices trained. The learning rate rises from ``warmup_lr`` to ``lr`` in the first
+    ``warmup_steps`` steps.
     """
 
     model: str
@@ -48,6 +50,8 @@ class Header:
     strategy: str
     world_size: int
     versions: dict[str, str]
+    warmup_lr: float = 0.0
+    warmup_steps: int = 0
     format: int = FORMAT
 
 

@@ -25,15 +25,19 @@ class State:
 
 
 class Engine(Protocol):
-    """One process's part of a training, on its device or devices.
+    """One process's part of a training, on its device or devices."""
 
-    ``exchange`` names what carries the gradients, "none" if nothing has to; ``device_name`` and
-    ``threads`` (compute threads of a worker) go into the report.
-    """
+    @property
+    def exchange(self) -> str:
+        """What carries the gradients; "none" if nothing has to."""
 
-    exchange: str
-    device_name: str
-    threads: int
+    @property
+    def device_name(self) -> str:
+        """For the report."""
+
+    @property
+    def threads(self) -> int:
+        """Compute threads of a device."""
 
     def start(self, rows: NDArray[np.int64], batch: int, rates: NDArray[np.float32]) -> None:
         """Takes the next steps: ``rows`` [steps, share] are this process's samples of each.

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 
 from strategies.mnist.order import share
-from strategies.mnist.torch_step import Step
+from strategies.mnist.torch_step import Alone, Step
 
 _BATCH = 1000
 
@@ -21,8 +21,8 @@ def evaluate(
 ) -> tuple[float, float]:
     """Mean cross-entropy (nats) and accuracy over all images of ``step``, the same on all ranks.
 
-    ``step`` holds the held-out set and a forward function that exchanges nothing; ``all_sum`` adds
-    a tensor up over the ranks in place.
+    ``step`` holds the held-out set and a module alone; ``all_sum`` adds a tensor up over the ranks
+    in place.
     """
     count = len(step.labels)
     low, high = share(count, rank, world_size)
@@ -40,7 +40,8 @@ def evaluate(
 
 
 def evaluation_step(
-    step: Step, images: torch.Tensor, labels: torch.Tensor, forward: torch.nn.Module
+    step: Step, images: torch.Tensor, labels: torch.Tensor, module: torch.nn.Module
 ) -> Step:
-    """``step``'s model and precision on another set, through ``forward``."""
-    return Step(step.model, forward, step.optimizer, images, labels, _BATCH, bf16=step.bf16)
+    """``step``'s model and precision on another set, through ``module``."""
+    own = Alone(module)
+    return Step(step.model, own, step.optimizer, images, labels, _BATCH, bf16=step.bf16)

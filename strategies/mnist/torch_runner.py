@@ -16,8 +16,8 @@ class Runner(Protocol):
 
     losses: torch.Tensor
 
-    def load(self, samples: torch.Tensor) -> None:
-        """Takes int64 [rows, batch] and starts at its first row."""
+    def load(self, samples: torch.Tensor, rates: torch.Tensor) -> None:
+        """Takes int64 [rows, batch], learning rates [rows], and starts at the first row."""
 
     def run(self, count: int) -> None:
         """Trains on the next ``count`` rows. On a GPU the steps may still be running."""
@@ -30,15 +30,20 @@ class EagerRunner:
         self._step, self._scale = step, scale
         self.losses = torch.empty(0)
 
-    def load(self, samples: torch.Tensor) -> None:
+    def load(self, samples: torch.Tensor, rates: torch.Tensor) -> None:
         self._rows = samples.unbind(0)
+        self._rates = rates.tolist()
         self._next = 0
         self.losses = torch.zeros(len(samples), device=samples.device)
 
     def run(self, count: int) -> None:
-        step, scale = self._step, self._scale
+        step, scale, optimizer = self._step, self._scale, self._step.optimizer
         end = self._next + count
-        losses = [step(row, scale) for row in self._rows[self._next : end]]
+        losses = []
+        block = slice(self._next, end)
+        for row, rate in zip(self._rows[block], self._rates[block], strict=True):
+            optimizer.lr = rate
+            losses.append(step(row, scale))
         self.losses[self._next : end] = torch.stack(losses)
         self._next = end
 
@@ -56,13 +61,15 @@ class GraphRunner:
     def __init__(self, step: Step, scale: torch.Tensor, rows: int, batch: int) -> None:
         device = step.images.device
         self._samples = torch.zeros(rows, batch, dtype=torch.int64, device=device)
+        self._rates = torch.zeros(rows, device=device)
         self._losses = torch.zeros(rows, device=device)
         self._cursor = torch.zeros(1, dtype=torch.int64, device=device)
         self._capture(step, scale)
         self.losses = self._losses
 
-    def load(self, samples: torch.Tensor) -> None:
+    def load(self, samples: torch.Tensor, rates: torch.Tensor) -> None:
         self._samples[: len(samples)].copy_(samples)
+        self._rates[: len(rates)].copy_(rates)
         self._cursor.zero_()
         self.losses = self._losses[: len(samples)]
 
@@ -76,6 +83,7 @@ class GraphRunner:
 
         def body() -> None:
             row = self._samples.index_select(0, self._cursor).view(-1)
+            step.optimizer.lr = self._rates.index_select(0, self._cursor).view(())
             self._losses.index_copy_(0, self._cursor, step(row, scale).view(1))
             self._cursor.add_(1)
 

@@ -17,10 +17,10 @@ from torch import nn
 from strategies.base import Rank, ScalingSamples
 from strategies.mnist import philox
 from strategies.mnist.torch_runner import EagerRunner, GraphRunner, Runner
-from strategies.mnist.torch_step import Forward, Sgd, Step
+from strategies.mnist.torch_step import Alone, Joined, Sgd, Step
 
 if TYPE_CHECKING:
-    from strategies.mnist.torch_loop import Peers
+    from strategies.mnist.torch_engine import Peers
 
 ROUNDS = 7
 LARGER = 4  # the second measurement's batch, in batches of the job
@@ -45,8 +45,8 @@ def measure_scaling(
     blocks = []
     for size in batches:
         rows = _rows(step, rank, size)
-        without = _block(step, alone, list(alone.parameters()), rows, graphs)
-        joined = _block(step, step.forward, step.optimizer.parameters, rows, graphs)
+        without = _block(step, Alone(alone), list(alone.parameters()), rows, graphs)
+        joined = _block(step, step.joined, step.optimizer.parameters, rows, graphs)
         count = _calibrate(without, peers)
         joined.seconds_per_step(_WARM_UP)
         blocks.append((size, count, without, joined))
@@ -71,9 +71,10 @@ class _Block:
 
     def __init__(self, runner: Runner, rows: torch.Tensor) -> None:
         self._runner, self._rows = runner, rows
+        self._still = torch.zeros(len(rows))
 
     def seconds_per_step(self, count: int) -> float:
-        self._runner.load(self._rows[:count])
+        self._runner.load(self._rows[:count], self._still[:count])
         _synchronize(self._rows.device)
         started = time.perf_counter()
         self._runner.run(count)
@@ -92,14 +93,22 @@ def _rows(step: Step, rank: Rank, batch: int) -> torch.Tensor:
 
 def _block(
     step: Step,
-    forward: Forward,
+    joined: Joined,
     parameters: Sequence[torch.Tensor],
     rows: torch.Tensor,
     graphs: bool,
 ) -> _Block:
     batch = rows.shape[1]
-    still = Sgd(parameters, lr=0.0, momentum=step.optimizer.momentum)
-    own = Step(step.model, forward, still, step.images, step.labels, batch, bf16=step.bf16)
+    own = Step(
+        step.model,
+        joined,
+        Sgd(parameters, step.optimizer.momentum),
+        step.images,
+        step.labels,
+        batch,
+        accumulate=step.accumulate,
+        bf16=step.bf16,
+    )
     scale = torch.tensor(1 / batch, device=rows.device)
     if graphs:
         return _Block(GraphRunner(own, scale, len(rows), batch), rows)
