@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from enum import Enum
 from pathlib import Path
 from typing import Annotated, Any
@@ -17,7 +19,7 @@ from strategies import STRATEGIES
 from strategies.mnist.models import MODELS
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
-_NOT_SETTINGS = {"out", "json", "dry_run", "quiet", "version"}
+_NOT_SETTINGS = {"out", "json", "dry_run", "quiet", "version", "strategies"}
 
 
 class Device(str, Enum):
@@ -154,17 +156,31 @@ def train(
     """Trains on many devices at once, and says how well it scaled and what the rest was lost to.
 
     Every option can be set by an environment variable: --batch-size by TROIKA_BATCH_SIZE.
+
+    Other commands, each with a --help of its own: compare (the same training under several
+    strategies), export (a trained model in a framework's own format), setup (builds Horovod).
     """
-    output = Output(people=Console(stderr=json), as_json=json, quiet=quiet)
-    try:
-        code = run(_given(context), out, output, dry_run=dry_run)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        raise typer.Exit(2) from None
+    output = make_output(json, quiet)
+    with mistakes_told():
+        code = run(given_by(context), out, output, dry_run=dry_run)
     raise typer.Exit(code)
 
 
-def _given(context: typer.Context) -> dict[str, Given]:
+def make_output(as_json: bool, quiet: bool) -> Output:
+    return Output(people=Console(stderr=as_json), as_json=as_json, quiet=quiet)
+
+
+@contextmanager
+def mistakes_told() -> Iterator[None]:
+    """A user's mistake becomes a sentence and exit code 2."""
+    try:
+        yield
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        raise typer.Exit(2) from None
+
+
+def given_by(context: typer.Context) -> dict[str, Given]:
     """The settings that came from the command line or the environment, with their origins."""
     given: dict[str, Given] = {}
     for name, value in context.params.items():
@@ -184,4 +200,9 @@ def _plain(value: Any) -> Any:
 
 
 def main() -> None:
-    app(prog_name="launcher" if sys.argv[0].endswith("__main__.py") else None)
+    """A command's name comes first, else it is a training: ``launcher export ...``."""
+    from launcher.commands import commands
+
+    name = "launcher" if sys.argv[0].endswith("__main__.py") else None
+    names = {command.name for command in commands.registered_commands}
+    (commands if sys.argv[1:2] and sys.argv[1] in names else app)(prog_name=name)

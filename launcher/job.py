@@ -20,7 +20,7 @@ _TRAINING = (
     *("accumulate", "scale_lr", "warmup_epochs", "tensorboard"),
 )
 _CHECKPOINTED = (
-    *("model", "seed", "batch_size", "lr", "momentum", "validation", "data_dir"),
+    *("strategy", "model", "seed", "batch_size", "lr", "momentum", "validation", "data_dir"),
     *("warmup_lr", "warmup_steps"),
 )
 _T = TypeVar("_T")
@@ -78,9 +78,9 @@ class JobSpec:
         return f"{name} {getattr(self, name)} ({self.sources[name]})"
 
 
-def choose_strategy(given: Mapping[str, Given]) -> str:
+def choose_strategy(given: Mapping[str, Given], checkpoint: Mapping[str, Any] | None) -> str:
     """The strategy's name; it is needed before the cluster is looked at. Raises UserError."""
-    values = _Values(given, {})
+    values = _Values(given, checkpoint or {})
     name = values.pick("strategy", "ddp", "default")
     _check_name(values, "strategy", name, STRATEGIES)
     return name
@@ -102,7 +102,7 @@ def resolve(
     """
     values = _Values(given, checkpoint or {})
     _check_script(given)
-    strategy = values.pick("strategy", choose_strategy(given), "default")
+    strategy = values.pick("strategy", choose_strategy(given, checkpoint), "default")
     gpus = values.pick("gpus", default_gpus, "what this machine has")
     model = values.pick("model", "lenet", "default")
     _check_name(values, "model", model, MODELS)

@@ -11,6 +11,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 from clusters import load_cluster
 from clusters.base import Allocation, Cluster, ClusterError, WorkerPlan
 from launcher.job import Given, JobSpec, UserError, choose_strategy, resolve
@@ -22,7 +24,10 @@ from strategies.mnist.data import DataError, check
 
 @dataclass(frozen=True, kw_only=True)
 class Prepared:
-    """All decisions of a run. ``config`` is what the built-in training is told."""
+    """All decisions of a run. ``config`` is what the built-in training is told.
+
+    ``started``: when the command was, in seconds since 1970.
+    """
 
     job: JobSpec
     strategy: Strategy
@@ -31,6 +36,7 @@ class Prepared:
     folder: RunFolder
     config: TrainConfig
     plans: tuple[WorkerPlan, ...]
+    started: float
 
     @property
     def conditions(self) -> str:
@@ -45,7 +51,7 @@ class Prepared:
 def prepare(given: Mapping[str, Given], out: Path | None) -> Prepared:
     """Reads what the decisions need and decides. Raises UserError."""
     values, checkpoint, samples = _read_inputs(given)
-    strategy = load_strategy(choose_strategy(values))
+    strategy = load_strategy(choose_strategy(values, checkpoint))
     cluster = load_cluster(strategy.cluster)
     host = cluster.probe()
     job = resolve(
@@ -72,6 +78,7 @@ def prepare(given: Mapping[str, Given], out: Path | None) -> Prepared:
         folder=folder,
         config=make_config(job, strategy, allocation, folder, os.environ),
         plans=make_plans(job, strategy, allocation, folder, port, os.environ),
+        started=psutil.Process().create_time(),
     )
 
 
@@ -121,11 +128,16 @@ def _require(strategy: Strategy, job: JobSpec) -> None:
 
 
 def _folder(out: Path | None, job: JobSpec) -> Path:
+    what = Path(job.script[0]).stem if job.script else f"{job.strategy}-{job.model}"
+    return choose_folder(out, what)
+
+
+def choose_folder(out: Path | None, what: str) -> Path:
+    """A folder for what is done now: ``out``, else runs/TIME-``what``. Raises UserError."""
     if out is not None:
         if out.exists() and (not out.is_dir() or any(out.iterdir())):
             raise UserError(f"--out {out}: is not an empty folder; name another one")
         return out.absolute()
-    what = Path(job.script[0]).stem if job.script else f"{job.strategy}-{job.model}"
     base = Path("runs").absolute() / f"{datetime.now():%Y%m%d-%H%M%S}-{what}"
     number = 1
     path = base

@@ -72,17 +72,18 @@ class Report:
 
     def to_json(self) -> str:
         """JSON; a loss that is no number (a training that diverged) is null."""
-        return json.dumps(_finite(asdict(self)), indent=2, allow_nan=False)
+        return json.dumps(finite(asdict(self)), indent=2, allow_nan=False)
 
     def write(self, path: Path) -> None:
         write_atomically(path, self.to_json() + "\n")
 
 
-def _finite(value: Any) -> Any:
+def finite(value: Any) -> Any:
+    """Plain data in which a number that is none (nan, infinity) is None."""
     if isinstance(value, dict):
-        return {key: _finite(item) for key, item in value.items()}
+        return {key: finite(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_finite(item) for item in value]
+        return [finite(item) for item in value]
     return None if isinstance(value, float) and not isfinite(value) else value
 
 

@@ -10,7 +10,6 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-import psutil
 from rich.console import Console
 
 from launcher import __version__, signals
@@ -28,11 +27,15 @@ from strategies.base import Rank, TrainMetrics, write_atomically
 
 @dataclass(frozen=True, kw_only=True)
 class Output:
-    """How a run speaks: text to ``people``; with ``as_json`` the report to stdout."""
+    """How a run speaks: text to ``people``; with ``as_json`` the report to stdout.
+
+    ``brief`` leaves the tables of a finished run to whoever compares several.
+    """
 
     people: Console
     as_json: bool
     quiet: bool
+    brief: bool = False
 
     def say(self, text: str) -> None:
         """Text as it is: nothing in it is markup, and lines are not cut."""
@@ -45,6 +48,14 @@ def run(given: Mapping[str, Given], out: Path | None, output: Output, *, dry_run
     if dry_run:
         output.say(describe(prepared.job, prepared.allocation, prepared.config, prepared.plans))
         return 0
+    outcome, report = carry_out(prepared, output)
+    if output.as_json:
+        print(report.to_json())
+    return outcome.exit_code
+
+
+def carry_out(prepared: Prepared, output: Output) -> tuple[Outcome, Report]:
+    """Runs a job to its end, writes its report and tells of both. Raises UserError."""
     _create(prepared)
     if not output.quiet:
         output.say(_first_line(prepared))
@@ -68,14 +79,12 @@ def run(given: Mapping[str, Given], out: Path | None, output: Output, *, dry_run
     report = make_report(prepared, outcome)
     report.write(prepared.folder.report)
     _tell(prepared, outcome, report, output)
-    if output.as_json:
-        print(report.to_json())
-    return outcome.exit_code
+    return outcome, report
 
 
 def make_report(prepared: Prepared, outcome: Outcome) -> Report:
     """Reads what the workers left; writes the losses of every step beside the report."""
-    job, started = prepared.job, psutil.Process().create_time()
+    job, started = prepared.job, prepared.started
     result = prepared.plans[0].result_path
     metrics = None
     if result.exists() and not job.script:
@@ -129,6 +138,6 @@ def _tell(prepared: Prepared, outcome: Outcome, report: Report, output: Output) 
         output.say(f"stopped by {signals.name(outcome.signal)}")
     if outcome.exit_code and any(folder.checkpoints.glob("step-*.safetensors")):
         output.say(f"nothing is lost up to the last epoch: go on with --resume {folder.path}")
-    if outcome.exit_code == 0 and not output.quiet:
+    if outcome.exit_code == 0 and not output.quiet and not output.brief:
         output.people.print(render(report))
         output.say(f"report: {folder.report}")

@@ -8,6 +8,8 @@ from strategies.base import Strategy
 
 STRATEGIES: dict[str, str] = {
     "ddp": "strategies.ddp:Ddp",
+    "mirrored": "strategies.mirrored:Mirrored",
+    "horovod": "strategies.horovod_ring:Horovod",
 }
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 
@@ -11,7 +12,7 @@ import pytest
 from clusters.base import Gpu
 from clusters.gpus import numa_node, probe_gpus, visible
 
-NO_LIBRARY, NO_DRIVER, NO_PERMISSION, LOST = 12, 9, 4, 15
+NO_LIBRARY, NO_DRIVER, NO_PERMISSION, LOST, NOT_SUPPORTED = 12, 9, 4, 15, 3
 
 
 class FakeError(Exception):
@@ -26,6 +27,8 @@ class FakeNvml(ModuleType):
     NVMLError = FakeError
     NVML_ERROR_LIBRARY_NOT_FOUND = NO_LIBRARY
     NVML_ERROR_DRIVER_NOT_LOADED = NO_DRIVER
+    NVML_P2P_CAPS_INDEX_NVLINK = 2
+    NVML_P2P_STATUS_OK = 0
 
     def __init__(self, count: int, fails: dict[str, int], as_bytes: bool) -> None:
         super().__init__("pynvml")
@@ -66,6 +69,12 @@ class FakeNvml(ModuleType):
     def nvmlDeviceGetMemoryInfo(self, handle: int) -> SimpleNamespace:
         return SimpleNamespace(total=1 << 37)
 
+    def nvmlDeviceGetP2PStatus(self, one: int, other: int, capability: int) -> int:
+        """Only neighbours with an even and an odd index are linked: 0 and 1, 2 and 3."""
+        self._call("nvmlDeviceGetP2PStatus")
+        linked = capability == self.NVML_P2P_CAPS_INDEX_NVLINK and one // 2 == other // 2
+        return self.NVML_P2P_STATUS_OK if linked else 5
+
 
 def fake_nvml(
     monkeypatch: pytest.MonkeyPatch,
@@ -89,7 +98,18 @@ def gpus(count: int) -> tuple[Gpu, ...]:
 @pytest.mark.parametrize("as_bytes", [False, True])
 def test_every_gpu_is_found(monkeypatch: pytest.MonkeyPatch, count: int, as_bytes: bool) -> None:
     fake_nvml(monkeypatch, {}, count, as_bytes)
-    assert probe_gpus() == (gpus(count), "")
+    found, problem = probe_gpus()
+    assert ([replace(gpu, nvlinked=()) for gpu in found], problem) == ([*gpus(count)], "")
+
+
+def test_gpus_that_reach_each_other_through_nvlink_say_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    fake_nvml(monkeypatch, {}, 4)
+    assert [gpu.nvlinked for gpu in probe_gpus()[0]] == [(1,), (0,), (3,), (2,)]
+
+
+def test_gpus_that_cannot_say_are_not_linked(monkeypatch: pytest.MonkeyPatch) -> None:
+    fake_nvml(monkeypatch, {"nvmlDeviceGetP2PStatus": NOT_SUPPORTED}, 2)
+    assert [gpu.nvlinked for gpu in probe_gpus()[0]] == [(), ()]
 
 
 @pytest.mark.parametrize("value", [NO_LIBRARY, NO_DRIVER])

@@ -13,10 +13,13 @@ from launcher.job import Given, JobSpec, UserError, resolve
 
 SAMPLES = 60_000
 CHECKPOINT = {
+    "strategy": "mirrored",
     "model": "mlp",
     "seed": 7,
     "batch_size": 64,
     "lr": 0.2,
+    "warmup_lr": 0.05,
+    "warmup_steps": 30,
     "momentum": 0.3,
     "validation": 0.1,
     "data_dir": "digits",
@@ -25,6 +28,7 @@ CHECKPOINT = {
 TRAINING_SETTINGS = (
     *("model", "recipe", "epochs", "steps", "batch_size", "batch_size_per_gpu", "lr", "momentum"),
     *("seed", "precision", "exchange", "cuda_graphs", "baseline", "data_dir", "resume"),
+    *("accumulate", "scale_lr", "warmup_epochs", "tensorboard"),
 )
 
 
@@ -34,7 +38,9 @@ def flag(name: str) -> str:
 
 def resolved(checkpoint: Mapping[str, Any] | None = None, **given: Any) -> JobSpec:
     flags = {name: Given(value, flag(name)) for name, value in given.items()}
-    return resolve(flags, default_gpus=2, samples=SAMPLES, checkpoint=checkpoint)
+    return resolve(
+        flags, default_gpus=2, samples=SAMPLES, checkpoint=checkpoint, exchanges=("auto", "gloo")
+    )
 
 
 def refused(checkpoint: Mapping[str, Any] | None = None, **given: Any) -> str:
@@ -109,6 +115,44 @@ def test_a_batch_per_gpu_goes_before_the_checkpoint() -> None:
     assert resolved(CHECKPOINT, resume="run", batch_size_per_gpu=50).batch_size == 100
 
 
+def test_a_batch_per_gpu_is_that_of_a_part() -> None:
+    job = resolved(gpus=3, batch_size_per_gpu=50, accumulate=4)
+    source = "--batch-size-per-gpu 50 x 3 workers x 4 parts"
+    assert job.origin("batch_size") == f"batch_size 600 ({source})"
+
+
+def test_the_learning_rate_is_not_scaled_or_warmed_up_unasked() -> None:
+    job = resolved(batch_size=1000)
+    assert (job.lr, job.warmup_lr, job.warmup_steps) == (0.001, 0.0, 0)
+
+
+def test_a_scaled_learning_rate_is_warmed_up_from_the_recipes() -> None:
+    job = resolved(batch_size=400, epochs=10, scale_lr=True)
+    assert job.origin("lr") == "lr 0.004 (recipe 'article' of lenet, x 400/100 by --scale-lr)"
+    assert (job.warmup_lr, job.warmup_steps) == (0.001, 2 * 150)
+
+
+def test_the_length_of_a_scaled_rates_warm_up_may_be_given() -> None:
+    job = resolved(batch_size=400, lr=0.1, scale_lr=True, warmup_epochs=0.5)
+    assert (job.lr, job.warmup_lr, job.warmup_steps) == (0.4, 0.1, 75)
+    assert job.sources["warmup_steps"] == "--warmup-epochs 0.5"
+
+
+def test_a_rate_scaled_down_needs_no_warm_up() -> None:
+    job = resolved(batch_size=50, scale_lr=True)
+    assert (job.lr, job.warmup_steps) == (0.0005, 0)
+
+
+def test_a_warm_up_alone_begins_at_zero() -> None:
+    job = resolved(warmup_epochs=1.0)
+    assert (job.lr, job.warmup_lr, job.warmup_steps) == (0.001, 0.0, 600)
+
+
+def test_a_checkpoints_rate_is_not_scaled_again() -> None:
+    text = refused(CHECKPOINT, resume="run", scale_lr=True)
+    assert text.startswith("--scale-lr: the checkpoint to resume has the learning rate 0.2")
+
+
 def test_both_batch_sizes_cannot_be_given() -> None:
     text = refused(batch_size=100, batch_size_per_gpu=50)
     assert text.startswith("--batch-size and --batch-size-per-gpu are both given")
@@ -123,6 +167,10 @@ def test_both_batch_sizes_cannot_be_given() -> None:
         ({"gpus": 0}, "gpus 0 (--gpus): must be 1 or more"),
         ({"epochs": 0}, "epochs 0 (--epochs): must be 1 or more"),
         ({"steps": 0}, "steps 0 (--steps): must be 1 or more"),
+        ({"accumulate": 0}, "accumulate 0 (--accumulate): must be 1 or more"),
+        ({"accumulate": 51}, "accumulate 51 (--accumulate): 2 workers cannot compute the global"),
+        ({"warmup_epochs": -1.0}, "--warmup-epochs -1: must be 0 or more"),
+        ({"exchange": "nccl"}, "exchange nccl (--exchange): not known; there are auto, gloo"),
         ({"batch_size": 0}, "batch_size 0 (--batch-size): must be 1 or more"),
         ({"batch_size_per_gpu": 0}, "batch_size 0 (--batch-size-per-gpu 0 x 2 workers): must be 1"),
         ({"seed": -1}, "seed -1 (--seed): must be 0 or more"),

@@ -39,7 +39,7 @@ def test_without_a_gpu_the_workers_are_cpu_workers_and_a_note_says_so(hidden: in
 def test_workers_get_the_first_gpus_in_order() -> None:
     given = allocate(host(4), 3, "auto")
     assert given.device == "cuda"
-    assert [slot.device for slot in given.slots] == [*GPUS[:3]]
+    assert [slot.devices for slot in given.slots] == [(gpu,) for gpu in GPUS[:3]]
     assert [slot.local_rank for slot in given.slots] == [0, 1, 2]
 
 
@@ -50,7 +50,28 @@ def test_cpu_workers_asked_for_get_no_gpu_and_need_no_note() -> None:
         device="cpu",
         cores_per_worker=4,
         master_addr="127.0.0.1",
+        linked=True,
     )
+
+
+def test_one_process_a_host_gets_all_devices_and_the_processors_near_them() -> None:
+    offered = Host(name="here", cores=4, gpus=GPUS, numa_cpus=NODES)
+    (slot,) = allocate(offered, 3, "cuda", "host").slots
+    assert (slot.devices, slot.host_devices) == (GPUS[:3], ("0", "1", "2"))
+    assert slot.cpus == (*NODES[0], *NODES[1])
+
+
+def test_without_a_gpu_one_process_a_host_has_logical_devices() -> None:
+    given = allocate(host(), 3, "auto", "host")
+    assert (len(given.slots), given.noun) == (1, "logical CPU device")
+    assert given.notes == ("no GPU: 3 logical CPU devices",)
+
+
+@pytest.mark.parametrize(("taken", "linked"), [(2, True), (3, False)])
+def test_gpus_are_linked_if_each_reaches_all_others(taken: int, linked: bool) -> None:
+    pairs = {0: (1,), 1: (0, 2), 2: (1,)}
+    gpus = tuple(replace(GPUS[index], nvlinked=others) for index, others in pairs.items())
+    assert allocate(Host(name="here", cores=4, gpus=gpus), taken, "cuda").linked is linked
 
 
 @pytest.mark.parametrize(
@@ -85,7 +106,7 @@ def test_workers_are_not_bound_without_gpus_or_nodes(device: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("cores", "notes"), [(2, ()), (1, ("oversubscribed: 2 workers on 1 core",))]
+    ("cores", "notes"), [(2, ()), (1, ("oversubscribed: 2 CPU workers on 1 core",))]
 )
 def test_more_workers_than_cores_are_noted(cores: int, notes: tuple[str, ...]) -> None:
     assert allocate(host(cores=cores), 2, "cpu").notes == notes

@@ -31,13 +31,16 @@ def plans_of(
     host: Host = CPUS, environ: Mapping[str, str] | None = None, **given: Any
 ) -> tuple[WorkerPlan, ...]:
     job = job_of(**given)
-    allocation = allocate(host, job.gpus, job.device)
-    return make_plans(job, load_strategy("ddp"), allocation, FOLDER, 20_000, environ or {})
+    strategy = load_strategy(job.strategy)
+    allocation = allocate(host, job.gpus, job.device, strategy.process_per)
+    return make_plans(job, strategy, allocation, FOLDER, 20_000, environ or {})
 
 
 def config_of(host: Host, **given: Any) -> TrainConfig:
     job = job_of(**given)
-    return make_config(job, allocate(host, job.gpus, job.device), FOLDER, {})
+    strategy = load_strategy(job.strategy)
+    allocation = allocate(host, job.gpus, job.device, strategy.process_per)
+    return make_config(job, strategy, allocation, FOLDER, {})
 
 
 def threads_of(host: Host, environ: Mapping[str, str] | None = None, **given: Any) -> int:
@@ -80,7 +83,7 @@ def test_every_rank_sees_all_gpus_of_the_job(indices: tuple[int, ...], devices: 
 def test_the_local_rank_indexes_the_visible_gpus() -> None:
     for plan in plans_of(gpu_host(3, 1, 0), gpus=3):
         devices = plan.env["CUDA_VISIBLE_DEVICES"].split(",")
-        assert plan.slot.device == GPUS[int(devices[int(plan.env["LOCAL_RANK"])])]
+        assert plan.slot.devices == (GPUS[int(devices[int(plan.env["LOCAL_RANK"])])],)
 
 
 def test_gpus_are_counted_as_nvml_counts_them() -> None:
@@ -171,6 +174,21 @@ def test_a_worker_is_told_where_its_events_and_result_go() -> None:
         assert plan.env.items() >= told.items()
 
 
+def test_one_process_has_all_devices_under_mirrored() -> None:
+    plans = plans_of(gpu_host(3, 1, 0), strategy="mirrored", gpus=3)
+    assert [plan.env["CUDA_VISIBLE_DEVICES"] for plan in plans] == ["3,1,0"]
+    assert plans[0].env["WORLD_SIZE"] == "1"
+    assert config_of(gpu_host(3, 1, 0), strategy="mirrored", gpus=3).devices == 3
+
+
+def test_every_rank_has_horovods_variables() -> None:
+    for rank, plan in enumerate(plans_of(strategy="horovod", gpus=3)):
+        place = {"HOROVOD_RANK": f"{rank}", "HOROVOD_SIZE": "3", "HOROVOD_LOCAL_SIZE": "3"}
+        store = {"HOROVOD_GLOO_RENDEZVOUS_ADDR": "127.0.0.1"}
+        store["HOROVOD_GLOO_RENDEZVOUS_PORT"] = plan.env["MASTER_PORT"]
+        assert plan.env.items() >= (place | store).items()
+
+
 @pytest.mark.parametrize(("host", "graphs"), [(CPUS, False), (gpu_host(0, 1), True)])
 def test_cuda_graphs_are_for_gpus(host: Host, graphs: bool) -> None:
     assert config_of(host).cuda_graphs is graphs
@@ -184,8 +202,9 @@ def test_more_workers_than_cores_are_oversubscribed(gpus: int, oversubscribed: b
 @pytest.mark.parametrize(
     "line",
     [
-        "  lr           0.5  (--lr)",
-        "  epochs       5  (recipe 'article' of lenet)",
+        "  lr            0.5  (--lr)",
+        "  epochs        5  (recipe 'article' of lenet)",
+        "Decided: cpu, 4 compute threads a worker, gradients by auto",
         "  no GPU: 2 CPU workers",
         "Worker 1 on here, CPU",
         "  RANK=1",
