@@ -42,9 +42,9 @@ class Finished:
         return load(latest(self.folder))
 
 
-def launch(folder: Path, *arguments: str, **variables: str) -> Finished:
-    """``python -m launcher --out folder/run arguments``, started in ``folder``."""
-    process = start(folder, *arguments, **variables)
+def launch(folder: Path, *arguments: str, command: str = "", **variables: str) -> Finished:
+    """``python -m launcher [command] --out folder/run arguments``, started in ``folder``."""
+    process = start(folder, *arguments, command=command, **variables)
     return finish(process, folder)
 
 
@@ -55,11 +55,13 @@ def train(folder: Path, *arguments: str, **variables: str) -> Finished:
     return finished
 
 
-def start(folder: Path, *arguments: str, **variables: str) -> subprocess.Popen[str]:
+def start(
+    folder: Path, *arguments: str, command: str = "", **variables: str
+) -> subprocess.Popen[str]:
     """The launcher, running."""
     folder.mkdir(parents=True, exist_ok=True)
     return subprocess.Popen(
-        [*COMMAND, "--out", str(folder / "run"), *arguments],
+        [*COMMAND, *command.split(), "--out", str(folder / "run"), *arguments],
         cwd=folder,
         env={**os.environ, "COLUMNS": "120", **variables},
         stdin=subprocess.DEVNULL,
