@@ -4,13 +4,13 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c tests/constraints.txt
 DEMO := $(BIN)/python -m launcher --gpus 2 --strategy ddp --model lenet
 
-.PHONY: demo test lint bench clean
+.PHONY: demo test lint bench clean horovod
 
 demo: $(VENV)/demo.stamp
 	@echo "$(DEMO)"
 	@$(DEMO)
 
-test: $(VENV)/test.stamp
+test: $(VENV)/test.stamp horovod
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
@@ -32,9 +32,13 @@ clean:
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
 
+# Built once for a PyTorch and kept in the user's cache; later this takes seconds.
+horovod: $(VENV)/test.stamp
+	$(BIN)/python -m launcher setup horovod
+
 $(VENV)/demo.stamp: pyproject.toml tests/constraints.txt | $(BIN)/python
-	@echo "installing PyTorch and the launcher into $(VENV) (a few minutes the first time)"
-	$(PIP) -e '.[ddp]'
+	@echo "installing PyTorch, TensorFlow, Ray and the launcher into $(VENV) (a few minutes)"
+	$(PIP) -e '.[ddp,mirrored,horovod]'
 	@touch $@
 
 $(VENV)/test.stamp: pyproject.toml tests/constraints.txt | $(BIN)/python

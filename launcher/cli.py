@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from enum import Enum
 from pathlib import Path
@@ -13,7 +13,7 @@ import typer
 from rich.console import Console
 
 from launcher import __version__
-from launcher.job import Given, UserError
+from launcher.job import Given, NotSetUp, UserError
 from launcher.run import Output, run
 from strategies import STRATEGIES
 from strategies.mnist.models import MODELS
@@ -162,8 +162,24 @@ def train(
     """
     output = make_output(json, quiet)
     with mistakes_told():
-        code = run(given_by(context), out, output, dry_run=dry_run)
+        given = given_by(context)
+        code = setup_offered(lambda: run(given, out, output, dry_run=dry_run), output)
     raise typer.Exit(code)
+
+
+def setup_offered(action: Callable[[], int], output: Output) -> int:
+    """Does ``action``; on a terminal, offers to set up what it misses, and does it then."""
+    try:
+        return action()
+    except NotSetUp as missing:
+        if not (sys.stdin.isatty() and output.people.is_terminal):
+            raise
+        output.say(str(missing))
+        if not typer.confirm(f"Set up {missing.what} now?", err=True):
+            return 2
+        from launcher.setup import setup_horovod
+
+        return setup_horovod(output) or action()
 
 
 def make_output(as_json: bool, quiet: bool) -> Output:

@@ -51,7 +51,9 @@ def compare(
         names = [name.strip() for name in strategies.split(",") if name.strip()]
         output = cli.make_output(json, quiet)
         given = cli.given_by(asked)  # type: ignore[arg-type]  # typer's own kind of context
-        code = compare_strategies(names, given, out, output, dry_run=dry_run)
+        code = cli.setup_offered(
+            lambda: compare_strategies(names, given, out, output, dry_run=dry_run), output
+        )
     raise typer.Exit(code)
 
 

@@ -30,6 +30,14 @@ class UserError(Exception):
     """A mistake in what was asked for; the text names the value, its origin and what to do."""
 
 
+class NotSetUp(UserError):
+    """A strategy that this machine is not ready for; ``what`` is the name for the command setup."""
+
+    def __init__(self, text: str, what: str) -> None:
+        super().__init__(text)
+        self.what = what
+
+
 @dataclass(frozen=True)
 class Given:
     """A value that the user gave, and where: "--epochs" or "TROIKA_EPOCHS"."""

@@ -15,7 +15,7 @@ import psutil
 
 from clusters import load_cluster
 from clusters.base import Allocation, Cluster, ClusterError, WorkerPlan
-from launcher.job import Given, JobSpec, UserError, choose_strategy, resolve
+from launcher.job import Given, JobSpec, NotSetUp, UserError, choose_strategy, resolve
 from launcher.plan import RunFolder, make_config, make_plans
 from strategies import load_strategy
 from strategies.base import Strategy, TrainConfig
@@ -124,7 +124,7 @@ def _require(strategy: Strategy, job: JobSpec) -> None:
             f"{sys.prefix}: pip install 'troika-launcher[{','.join(extras)}]'"
         )
     if problem := strategy.missing():
-        raise UserError(f"strategy {strategy.name}: {problem}")
+        raise NotSetUp(f"strategy {strategy.name}: {problem}", what=strategy.name)
 
 
 def _folder(out: Path | None, job: JobSpec) -> Path:
