@@ -8,6 +8,7 @@ from clusters.base import Cluster
 
 CLUSTERS: dict[str, str] = {
     "local": "clusters.local:LocalCluster",
+    "ray": "clusters.ray_actors:RayCluster",
 }
 
 

@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, suppress
 from pathlib import Path
 
@@ -22,9 +22,19 @@ MARK = "TROIKA_WORKER"
 
 
 class GuardedProcess:
-    """Starts a worker below a guard (see ``guard.py``) and follows it; no call blocks."""
+    """Starts a worker below a guard (see ``guard.py``) and follows it; no call blocks.
 
-    def __init__(self, plan: WorkerPlan, environ: Mapping[str, str]) -> None:
+    ``cwd``: the worker's directory, this process's if None; ``descriptors``: what it inherits.
+    """
+
+    def __init__(
+        self,
+        plan: WorkerPlan,
+        environ: Mapping[str, str],
+        *,
+        cwd: Path | None = None,
+        descriptors: Sequence[int] = (),
+    ) -> None:
         self.plan = plan
         self.pid: int | None = None
         self.guard_killed = False
@@ -54,8 +64,9 @@ class GuardedProcess:
                 stdout=log,
                 stderr=log,
                 env={**environ, **plan.env, MARK: self.mark},
-                pass_fds=(control_read, status_write),
+                pass_fds=(control_read, status_write, *descriptors),
                 start_new_session=True,
+                cwd=cwd,
             )
             on_failure.pop_all()
         os.set_blocking(self._status, False)
@@ -86,6 +97,16 @@ class GuardedProcess:
     @property
     def guard_pid(self) -> int:
         return self._guard.pid
+
+    @property
+    def control(self) -> int:
+        """The guard's control pipe: the worker is ended when its last holder is gone."""
+        return self._control
+
+    def let_go(self) -> None:
+        """Closes this process's end of ``control``; whoever has taken another gives the orders."""
+        os.close(self._control)
+        self._control = -1
 
     def _order(self, order: bytes) -> None:
         if self._guard.returncode is None:

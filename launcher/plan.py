@@ -11,7 +11,14 @@ from pathlib import Path
 import strategies
 from clusters.base import Allocation, WorkerPlan
 from launcher.job import JobSpec
-from strategies.base import EVENTS_VARIABLE, RESULT_VARIABLE, Rank, Strategy, TrainConfig
+from strategies.base import (
+    EVENTS_VARIABLE,
+    GO_VARIABLE,
+    RESULT_VARIABLE,
+    Rank,
+    Strategy,
+    TrainConfig,
+)
 from strategies.mnist.models import MODELS
 from strategies.mnist.order import largest_share
 
@@ -202,7 +209,7 @@ def _command(
     # The user's folder may have a "strategies" of its own: keep it out of the built-in worker.
     path = f"{root}:{inherited}" if inherited else root
     argv = (sys.executable, "-m", "strategies.worker", str(folder.config))
-    return argv, {"PYTHONPATH": path, "PYTHONSAFEPATH": "1"}
+    return argv, {"PYTHONPATH": path, "PYTHONSAFEPATH": "1", GO_VARIABLE: ""}
 
 
 def describe(

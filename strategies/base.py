@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 EVENTS_VARIABLE = "TROIKA_EVENTS"
 RESULT_VARIABLE = "TROIKA_RESULT"
+GO_VARIABLE = "TROIKA_GO"
+"""Says that a worker may be started before its place is ready, and names what it waits on then."""
 
 
 @dataclass(frozen=True, kw_only=True)

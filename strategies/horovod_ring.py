@@ -21,7 +21,7 @@ class Horovod:
     requires = ("torch",)
     install = "horovod"
     process_per: Literal["device", "host"] = "device"
-    cluster = "local"
+    cluster = "ray"
     exchanges = ("auto",)
 
     def missing(self) -> str | None:

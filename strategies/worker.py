@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from strategies import load_strategy
-from strategies.base import RESULT_VARIABLE, Rank, TrainConfig, write_atomically
+from strategies.base import GO_VARIABLE, RESULT_VARIABLE, Rank, TrainConfig, write_atomically
 from strategies.events import emit
 from strategies.mnist.inputs import read_inputs
 from strategies.mnist.training import Training
@@ -52,12 +52,21 @@ def work() -> NoReturn:
         reading = pool.submit(read_inputs, config)
         strategy.warm_up(config)
         inputs = reading.result()
+    wait_for_go()
     with strategy.engine(rank, config, inputs) as engine:
         metrics = Training(rank, config, engine, inputs).run()
     if metrics is not None:
         write_atomically(Path(os.environ[RESULT_VARIABLE]), json.dumps(asdict(metrics)))
     emit("done")
     leave(0)
+
+
+def wait_for_go() -> None:
+    """Waits, if this process was started early, for a line on the descriptor that it was given."""
+    if descriptor := os.environ.get(GO_VARIABLE):
+        with open(int(descriptor)) as word:  # noqa: PTH123 - a descriptor
+            if not word.readline():
+                leave(1)  # whoever started this process is gone
 
 
 if __name__ == "__main__":
