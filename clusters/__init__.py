@@ -12,6 +12,10 @@ CLUSTERS: dict[str, str] = {
 }
 
 
+REQUIRES: dict[str, tuple[str, ...]] = {"ray": ("ray",)}
+"""What a kind of cluster needs to import, in processes of its own."""
+
+
 def load_cluster(kind: str) -> Cluster:
     """A cluster of ``kind``; its libraries are imported only now. Raises KeyError."""
     module, _, attribute = CLUSTERS[kind].partition(":")

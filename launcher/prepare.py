@@ -13,7 +13,7 @@ from typing import Any
 
 import psutil
 
-from clusters import load_cluster
+from clusters import REQUIRES, load_cluster
 from clusters.base import Allocation, Cluster, ClusterError, WorkerPlan
 from launcher.job import Given, JobSpec, NotSetUp, UserError, choose_strategy, resolve
 from launcher.plan import RunFolder, make_config, make_plans
@@ -111,7 +111,9 @@ def _read_inputs(
 
 def _require(strategy: Strategy, job: JobSpec) -> None:
     """Refuses what is not installed. A script brings its own framework, not its cluster's."""
-    needed = () if job.script else strategy.requires
+    needed = REQUIRES.get(strategy.cluster, ())
+    if not job.script:
+        needed = (*strategy.requires, *needed)
     if job.tensorboard:
         needed = (*needed, "tensorboard")
     missing = [name for name in needed if importlib.util.find_spec(name) is None]

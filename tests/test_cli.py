@@ -6,6 +6,7 @@ import json
 import os
 import pty
 import subprocess
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -21,7 +22,11 @@ QUICK = ("--model", "softmax", "--steps", "2", "--device", "cpu")
     ("arguments", "variables", "said"),
     [
         (("--model", "resnet"), {}, "model resnet (--model): not known; there are lenet, mlp"),
-        (("--strategy", "magic"), {}, "strategy magic (--strategy): not known; there are ddp"),
+        (
+            ("--strategy", "magic"),
+            {},
+            "strategy magic (--strategy): not known; there are ddp, mirrored, horovod",
+        ),
         ((), {"TROIKA_EPOCHS": "0"}, "epochs 0 (TROIKA_EPOCHS): must be 1 or more"),
         (("-n", "0"), {}, "gpus 0 (--gpus): must be 1 or more"),
         (("-n", "5", "--batch-size", "4"), {}, "batch_size 4 (--batch-size): the global batch"),
@@ -74,6 +79,44 @@ def test_a_strategy_whose_package_is_missing_says_how_to_install_it(tmp_path: Pa
     assert "pip install 'troika-launcher[ddp]'" in finished.stderr
 
 
+@pytest.fixture
+def without_horovod(tmp_path: Path) -> str:
+    """A PYTHONPATH on which Horovod's package is an empty one, as pip leaves it without a build."""
+    (tmp_path / "found_first/horovod").mkdir(parents=True)
+    (tmp_path / "found_first/horovod/__init__.py").touch()
+    return f"{tmp_path / 'found_first'}:{Path.cwd()}"
+
+
+def test_without_horovod_the_command_that_builds_it_is_named(
+    tmp_path: Path, without_horovod: str
+) -> None:
+    finished = launch(tmp_path, "--strategy", "horovod", *QUICK, PYTHONPATH=without_horovod)
+    assert finished.code == 2
+    assert "strategy horovod: Horovod for PyTorch is not installed: " in finished.stderr
+    assert "python -m launcher setup horovod" in finished.stderr
+    assert not finished.folder.exists()
+
+
+def test_on_a_terminal_the_build_is_offered(tmp_path: Path, without_horovod: str) -> None:
+    command = [*COMMAND, "--strategy", "horovod", *QUICK, "--out", str(tmp_path / "run")]
+    terminal = Terminal(command, PYTHONPATH=without_horovod)
+    terminal.read_until(b"Set up horovod now? [y/N]: ")
+    terminal.write(b"n\n")
+    terminal.read_all()
+    assert terminal.wait() == 2
+    assert not (tmp_path / "run").exists()
+
+
+def test_what_cannot_be_set_up_is_told_with_what_can(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [*COMMAND, "setup", "magic"], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stderr) == (
+        2,
+        "error: setup magic: not known; there is horovod\n",
+    )
+
+
 def test_a_dry_run_shows_origins_and_variables_and_starts_nothing(tmp_path: Path) -> None:
     finished = launch(tmp_path, "--dry-run", "-n", "2", "--device", "cpu", TROIKA_SEED="7")
     assert finished.code == 0
@@ -104,28 +147,48 @@ def test_cpu_workers_are_told_in_the_first_line(tmp_path: Path) -> None:
     assert "2 CPU workers" in first
 
 
+class Terminal:
+    """A command on a terminal of its own; ``shown`` is what it has written there."""
+
+    def __init__(self, command: Sequence[str], **variables: str) -> None:
+        self._ours, theirs = pty.openpty()
+        self._process = subprocess.Popen(
+            command,
+            stdin=theirs,
+            stdout=theirs,
+            stderr=theirs,
+            env={**os.environ, "TERM": "xterm", "COLUMNS": "120", **variables},
+        )
+        os.close(theirs)
+        self.shown = b""
+
+    def read_until(self, text: bytes) -> None:
+        while text not in self.shown:
+            self.shown += os.read(self._ours, 4096)
+
+    def read_all(self) -> None:
+        try:
+            while chunk := os.read(self._ours, 4096):
+                self.shown += chunk
+        except OSError:
+            pass  # the terminal's other end is closed: that is how Linux says so
+
+    def write(self, text: bytes) -> None:
+        os.write(self._ours, text)
+
+    def wait(self) -> int:
+        os.close(self._ours)
+        return self._process.wait()
+
+
 def test_a_terminal_gets_a_progress_bar(tmp_path: Path) -> None:
-    ours, theirs = pty.openpty()
     command = [*COMMAND, "--out", str(tmp_path / "run"), "--model", "mlp", "--epochs", "1"]
-    process = subprocess.Popen(
-        [*command, "--device", "cpu"],
-        stdin=subprocess.DEVNULL,
-        stdout=theirs,
-        stderr=theirs,
-        env={**os.environ, "TERM": "xterm", "COLUMNS": "120"},
-    )
-    os.close(theirs)
-    shown = b""
-    try:
-        while chunk := os.read(ours, 4096):
-            shown += chunk
-    except OSError:
-        pass  # the terminal's other end is closed: that is how Linux says so
-    os.close(ours)
-    assert process.wait() == 0
-    assert b"epoch 1/1" in shown
-    assert b"samples/s" in shown
-    assert "━".encode() in shown
+    terminal = Terminal([*command, "--device", "cpu"])
+    terminal.read_all()
+    assert terminal.wait() == 0
+    assert b"epoch 1/1" in terminal.shown
+    assert b"samples/s" in terminal.shown
+    assert "━".encode() in terminal.shown
 
 
 def test_the_same_command_runs_as_troika(tmp_path: Path) -> None:

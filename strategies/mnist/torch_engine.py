@@ -106,7 +106,8 @@ class TorchEngine:
 
     def loss(self) -> float:
         assert self._runner is not None
-        return self._runner.losses[self._done - 1].item() / max(self._share, 1)
+        loss: float = self._runner.losses[self._done - 1].item()
+        return loss / max(self._share, 1)
 
     def losses(self) -> NDArray[np.float64]:
         assert self._runner is not None

@@ -66,7 +66,7 @@ class Sgd:
             self.state if self.momentum else [],
             weight_decay=0.0,
             momentum=self.momentum,
-            lr=self.lr,  # type: ignore[arg-type]  # one overload takes a tensor, one a float
+            lr=self.lr,
             dampening=0.0,
             nesterov=False,
             maximize=False,
