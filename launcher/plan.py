@@ -10,7 +10,7 @@ from pathlib import Path
 
 import strategies
 from clusters.base import Allocation, WorkerPlan
-from launcher.job import JobSpec
+from launcher.job import JobSpec, UserError
 from strategies.base import (
     EVENTS_VARIABLE,
     GO_VARIABLE,
@@ -72,6 +72,19 @@ class RunFolder:
         return self.path / "results" / f"rank-{rank}.json"
 
 
+def choose_exchange(job: JobSpec, strategy: Strategy, allocation: Allocation) -> str:
+    """What carries the gradients. Raises UserError for what the devices cannot do."""
+    try:
+        return strategy.choose_exchange(
+            job.exchange,
+            device=allocation.device,
+            devices=job.gpus // len(allocation.slots),
+            linked=allocation.linked,
+        )
+    except ValueError as error:
+        raise UserError(f"{job.origin('exchange')}: {error}") from None
+
+
 def make_config(
     job: JobSpec,
     strategy: Strategy,
@@ -79,8 +92,7 @@ def make_config(
     folder: RunFolder,
     environ: Mapping[str, str],
 ) -> TrainConfig:
-    """What every process of the built-in training is told."""
-    devices = job.gpus // len(allocation.slots)
+    """What every process of the built-in training is told. Raises UserError."""
     return TrainConfig(
         strategy=job.strategy,
         model=job.model,
@@ -95,11 +107,9 @@ def make_config(
         validation=job.validation,
         seed=job.seed,
         device=allocation.device,
-        devices=devices,
+        devices=job.gpus // len(allocation.slots),
         precision=job.precision,
-        exchange=strategy.choose_exchange(
-            job.exchange, device=allocation.device, devices=devices, linked=allocation.linked
-        ),
+        exchange=choose_exchange(job, strategy, allocation),
         cuda_graphs=job.cuda_graphs and allocation.device == "cuda",
         threads=threads_for(job, allocation, environ),
         oversubscribed=allocation.cores_per_worker < 1,

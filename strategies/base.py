@@ -188,7 +188,8 @@ class Strategy(Protocol):
     def choose_exchange(self, asked: str, *, device: str, devices: int, linked: bool) -> str:
         """One of ``exchanges`` for ``asked``, which may be "auto".
 
-        ``linked``: whether each of the job's GPUs reaches all others through NVLink.
+        ``linked``: whether each of the job's GPUs reaches all others through NVLink. Raises
+        ValueError for one that the devices cannot do.
         """
 
     def warm_up(self, config: TrainConfig) -> None:

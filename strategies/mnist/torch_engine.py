@@ -93,7 +93,7 @@ class TorchEngine:
         else:
             self._runner = EagerRunner(self._step, scale)
         self._runner.load(torch.from_numpy(rows).to(self._device), torch.from_numpy(rates))
-        self._share, self._done = rows.shape[1], 0
+        self._share, self._done = int(rows.shape[1]), 0
 
     def run(self, count: int) -> None:
         assert self._runner is not None
