@@ -20,16 +20,16 @@ from dataclasses import replace
 from pathlib import Path
 
 from clusters.base import Allocation, ClusterError, Ended, Host, Slot, Worker, WorkerPlan
-from clusters.guard import PR_SET_CHILD_SUBREAPER, descendants, prctl, send_all
+from clusters.guard import PR_SET_CHILD_SUBREAPER, prctl, send_all
 from clusters.local import LocalCluster
 from clusters.process import GuardedProcess
 from clusters.ray_holder import GO_VARIABLE
-from clusters.ray_local import environment
+from clusters.ray_local import all_pids, environment, is_alive
 
 _ROOT = Path(__file__).parent.parent
 _FOLDER_BYTES = 36  # a socket's path has at most 107 bytes, and Ray appends 71
 _RECEIVE_BYTES = 65536
-_JOB = "TROIKA_JOB"  # by this variable, what a helper started is known, should its guard be killed
+_JOB = "TROIKA_JOB"  # by this variable, what a helper has started is known after its end
 
 
 class RayCluster(LocalCluster):
@@ -68,10 +68,10 @@ class RayCluster(LocalCluster):
             self._link = None
 
     def _orphans(self) -> set[int]:
-        """Also those that the helper's guard has left, if it was killed: Ray's and the workers'."""
+        """Also what is left of Ray and of the workers, when the helper has gone without them."""
         left = super()._orphans()
-        if self._link is not None and self._link.unguarded:
-            ours = [pid for pid in descendants(os.getpid()) if self._link.started(pid)]
+        if self._link is not None:
+            ours = [pid for pid in all_pids() if is_alive(pid) and self._link.started(pid)]
             send_all(ours, signal.SIGKILL)
             left.update(ours)
         return left
@@ -140,10 +140,6 @@ class _Link:
     def job(self) -> str:
         return self._process.mark
 
-    @property
-    def unguarded(self) -> bool:
-        return self._process.guard_killed
-
     def started(self, pid: int) -> bool:
         """Whether a process is Ray's (in the session of the helper's guard) or a worker's."""
         with suppress(OSError):
@@ -156,7 +152,7 @@ class _Link:
     def close(self) -> None:
         """To be called when the helper has ended; it may have been killed, and left its folder."""
         self._connection.close()
-        if self.unguarded and self._process.pid is not None:
+        if self._process.guard_killed and self._process.pid is not None:
             with suppress(ChildProcessError):  # Ray's servers are left to this process as zombies
                 while os.waitpid(-self._process.pid, os.WNOHANG)[0]:
                     pass

@@ -121,17 +121,32 @@ def print_logs(folder: Path) -> None:
 def end_ray(folder: Path) -> None:
     """Kills Ray's processes and removes ``folder``. Nothing of a job's own Ray is worth saving.
 
-    Guards lead sessions of their own: they see their actor go, and end their worker.
+    Ray's processes are those of this process's session, but for its guard, which leads it. The
+    workers' guards lead sessions of their own: they see their actor go, and end their worker.
     """
     session = os.getsid(0)
     deadline = time.monotonic() + _REMOVE_S
     while time.monotonic() < deadline:
-        left = [pid for pid in descendants(os.getpid()) if _session(pid) == session]
+        left = [pid for pid in all_pids() if _session(pid) == session and is_alive(pid)]
+        left = [pid for pid in left if pid not in (os.getpid(), session)]
         send_all(left, signal.SIGKILL)
         shutil.rmtree(folder, ignore_errors=True)
         if not left and not folder.exists():
             return
         time.sleep(_POLL_S)
+
+
+def all_pids() -> list[int]:
+    """The numbers of all processes."""
+    return [int(path.name) for path in Path("/proc").iterdir() if path.name.isdigit()]
+
+
+def is_alive(pid: int) -> bool:
+    """Whether a process runs. One whose main thread alone has ended does: it has its children."""
+    with suppress(OSError):
+        state = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()[0]
+        return state not in (b"Z", b"X") or len(list(Path(f"/proc/{pid}/task").iterdir())) > 1
+    return False
 
 
 def _session(pid: int) -> int | None:

@@ -74,10 +74,18 @@ def end_of(worker: Worker) -> Ended:
     return ended
 
 
-def pid_of(worker: Worker) -> int | None:
+def pid_of(worker: Worker) -> int:
     """The process number that the cluster gives, once it gives one."""
-    wait_until(lambda: bool(worker.poll() or worker.pid), "a worker's process number")
+    wait_until(
+        lambda: bool(worker.poll() or worker.pid), "a worker's process number", timeout_s=PATIENCE_S
+    )
+    assert worker.pid is not None
     return worker.pid
+
+
+def guard_of(worker: Worker) -> psutil.Process:
+    """The process that guards a running worker."""
+    return psutil.Process(psutil.Process(pid_of(worker)).ppid())
 
 
 def written_pid(rank: int) -> int:
@@ -144,15 +152,16 @@ def test_a_worker_is_what_it_is_on_the_local_cluster(cluster: Cluster, early: bo
 @MODES
 def test_a_worker_ends_with_its_actor_and_its_guard(cluster: Cluster, early: bool) -> None:
     workers = start(cluster, SLEEP, SLEEP, SLEEP, early=early)
-    processes = [psutil.Process(written_pid(rank)) for rank in range(3)]
+    processes = [psutil.Process(pid_of(worker)) for worker in workers]
+    assert [written_pid(rank) for rank in range(3)] == [process.pid for process in processes]
     actor = below("ray::Holder")[0]
     actor.kill()
     wait_until(lambda: any(worker.poll() for worker in workers), "the end of the actor's worker")
     (lost,) = [worker for worker in workers if worker.poll()]
     assert f"its Ray actor (pid {actor.pid}) has died" in end_of(lost).evidence
     unguarded, killed = [worker for worker in workers if not worker.poll()]
-    psutil.Process(psutil.Process(unguarded.pid).ppid()).kill()
-    psutil.Process(killed.pid).kill()
+    guard_of(unguarded).kill()
+    psutil.Process(pid_of(killed)).kill()
     assert "its guard process was killed" in end_of(unguarded).evidence
     assert "OOM killer" in end_of(killed).evidence
     assert {end_of(worker).pid for worker in workers} == {process.pid for process in processes}
@@ -188,7 +197,7 @@ def test_the_death_of_a_process_of_ray_is_told_and_ends_all(
 def test_workers_end_when_they_are_stopped_before_ray_is_up(cluster: Cluster, early: bool) -> None:
     workers = start(cluster, SLEEP, SLEEP, early=early)
     if early:
-        assert all(pid_of(worker) for worker in workers)
+        assert len({pid_of(worker) for worker in workers}) == 2
     for worker in workers:
         worker.terminate()
     assert [end_of(worker).code for worker in workers] == [-signal.SIGTERM] * 2

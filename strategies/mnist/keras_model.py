@@ -22,13 +22,19 @@ if TYPE_CHECKING:
 Floats = NDArray[np.float32]
 
 
-def build(model: Model, weights: Weights) -> keras.Sequential:
-    """``model`` with a copy of ``weights``; maps float [n, 784] to logits [n, 10]."""
+def build(model: Model, weights: Weights, policy: str = "float32") -> keras.Sequential:
+    """``model`` with a copy of ``weights``; maps float [n, 784] to logits [n, 10].
+
+    ``policy`` is Keras's name of what it computes in, such as "mixed_bfloat16".
+    """
     import keras
 
     convolves = isinstance(model.layers[0], Conv)
-    layers = [keras.layers.Reshape((SIDE, SIDE, 1), name="image")] if convolves else []
-    layers += [_layer(layer) for layer in model.layers if convolves or layer.name != "flatten"]
+    image = keras.layers.Reshape((SIDE, SIDE, 1), name="image", dtype=policy)
+    layers = [image] if convolves else []
+    layers += [
+        _layer(layer, policy) for layer in model.layers if convolves or layer.name != "flatten"
+    ]
     module = keras.Sequential([keras.layers.Input((SIDE * SIDE,)), *layers], name=model.name)
     module.set_weights(list(to_keras(model, weights)))
     return module
@@ -79,17 +85,17 @@ def _weighted(model: Model) -> Iterator[tuple[Dense | Conv, int]]:
             maps = 0
 
 
-def _layer(layer: Layer) -> keras.Layer:
+def _layer(layer: Layer, policy: str) -> keras.Layer:
     import keras
 
     # Zeros: the weights are set afterwards, drawing others first would only take time.
-    zeros = {"name": layer.name, "kernel_initializer": "zeros"}
+    same = {"name": layer.name, "dtype": policy}
     if isinstance(layer, Dense):
-        return keras.layers.Dense(layer.outputs, **zeros)
+        return keras.layers.Dense(layer.outputs, kernel_initializer="zeros", **same)
     if isinstance(layer, Conv):
-        return keras.layers.Conv2D(layer.outputs, layer.kernel, **zeros)
+        return keras.layers.Conv2D(layer.outputs, layer.kernel, kernel_initializer="zeros", **same)
     if layer.kind == "relu":
-        return keras.layers.ReLU(name=layer.name)
+        return keras.layers.ReLU(**same)
     if layer.kind == "pool":
-        return keras.layers.MaxPooling2D(2, name=layer.name)
-    return keras.layers.Flatten(name=layer.name)
+        return keras.layers.MaxPooling2D(2, **same)
+    return keras.layers.Flatten(**same)

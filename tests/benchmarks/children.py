@@ -14,7 +14,15 @@ from pathlib import Path
 import psutil
 
 _ROOT = Path(__file__).parents[2]
-_NOT_INHERITED = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "TROIKA_")  # would change the figures
+_NOT_INHERITED = (  # would change the figures
+    "HOROVOD_",
+    "KERAS_",
+    "MKL_NUM_THREADS",
+    "OMP_NUM_THREADS",
+    "RAY_",
+    "TF_",
+    "TROIKA_",
+)
 _LIMIT_S = 900
 _GRACE_S = 5
 _TAIL_LINES = 40
@@ -39,7 +47,7 @@ def run(command: Sequence[str], folder: Path, **variables: str) -> tuple[float, 
 def child(command: Sequence[str], log: Path, **variables: str) -> Iterator[subprocess.Popen[bytes]]:
     """A process with its output in ``log``; at the end it and its descendants are stopped.
 
-    Its temporary files go beside ``log``: torchrun leaves some behind.
+    Its temporary files go beside ``log``: torchrun and Ray leave some behind.
     """
     inherited = {
         name: value for name, value in os.environ.items() if not name.startswith(_NOT_INHERITED)

@@ -8,13 +8,14 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from statistics import median
 
 from rich.console import Console
 from rich.table import Table
 
 console = Console(width=None if sys.stdout.isatty() else 125)
+_LIBRARIES = ("torch", "tensorflow", "keras", "horovod", "ray")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,11 +64,22 @@ def show(
 
 def machine() -> str:
     """What the figures depend on. ``load``: processes that wanted a core, a mean over a minute."""
-    return (
-        f"{len(os.sched_getaffinity(0))} cores, load {os.getloadavg()[0]:.1f}, "
-        f"Python {platform.python_version()}, torch {version('torch')}, "
-        f"{datetime.now().astimezone():%Y-%m-%d %H:%M}"
+    return ", ".join(
+        (
+            f"{len(os.sched_getaffinity(0))} cores",
+            f"load {os.getloadavg()[0]:.1f}",
+            f"Python {platform.python_version()}",
+            *(f"{name} {_version(name)}" for name in _LIBRARIES),
+            f"{datetime.now().astimezone():%Y-%m-%d %H:%M}",
+        )
     )
+
+
+def _version(library: str) -> str:
+    try:
+        return version(library)
+    except PackageNotFoundError:
+        return "missing"
 
 
 def _spread(values: Sequence[float], decimals: int) -> str:

@@ -1,4 +1,4 @@
-"""Both sides of a comparison, the hand-tuned script and the launcher, taking turns."""
+"""Both sides of a comparison, a competitor and the launcher, taking turns."""
 
 from __future__ import annotations
 
@@ -7,17 +7,19 @@ import gzip
 import json
 import sys
 import tempfile
-from collections.abc import Callable, Mapping
+from argparse import Namespace
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from strategies import STRATEGIES
 from strategies.mnist.data import FILES, PACKAGED
 from strategies.mnist.models import MODELS
 from tests.benchmarks.children import ChildFailed, run
 from tests.benchmarks.figures import console
-
-_REFERENCE = Path(__file__).with_name("reference_ddp.py")
+from tests.benchmarks.references import Reference
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,50 +32,69 @@ class Training:
     epochs: int = 1
     steps: int | None = None
 
+    @property
+    def name(self) -> str:
+        workers = "1 worker" if self.workers == 1 else f"{self.workers} workers"
+        return f"{self.model} {self.batch_size}, {workers}"
+
     def options(self) -> list[str]:
         words = f"--model {self.model} --batch-size {self.batch_size} --epochs {self.epochs}"
         return words.split() + ([] if self.steps is None else ["--steps", str(self.steps)])
 
 
-def parse_repeats(description: str | None, default: int = 3) -> int:
+def parse(description: str | None) -> Namespace:
+    """``repeats``: how many rounds; ``strategy``: a list of those to measure."""
     parser = argparse.ArgumentParser(description=description)
-    parser.add_argument("--repeats", type=int, default=default, help="rounds (default %(default)s)")
-    repeats: int = parser.parse_args().repeats
-    return repeats
+    parser.add_argument("--repeats", type=int, default=3, help="rounds (default %(default)s)")
+    parser.add_argument(
+        "--strategy",
+        nargs="+",
+        choices=tuple(STRATEGIES),
+        default=list(STRATEGIES),
+        help="those to measure (default: all)",
+    )
+    return parser.parse_args()
 
 
-def write_mnist(folder: Path) -> None:
-    """Writes the packaged MNIST into ``folder`` as raw IDX files, for the reference."""
-    for name in FILES.values():
-        (folder / name).write_bytes(gzip.decompress((PACKAGED / f"{name}.gz").read_bytes()))
+@contextmanager
+def workspace() -> Iterator[Path]:
+    """A folder for a while, with the packaged MNIST as raw IDX files, for the references.
+
+    Its name is short: Ray's sockets lie below it, and a socket's path has 107 bytes at most.
+    """
+    with tempfile.TemporaryDirectory(prefix="b") as name:
+        folder = Path(name)
+        for file in FILES.values():
+            (folder / file).write_bytes(gzip.decompress((PACKAGED / f"{file}.gz").read_bytes()))
+        yield folder
 
 
-def reference(folder: Path, training: Training) -> dict[str, float]:
-    """Trains with the hand-tuned script, under torchrun if there are several workers.
+def reference(folder: Path, competitor: Reference, training: Training) -> dict[str, float]:
+    """Trains with ``competitor``, with the launcher's recipe.
 
-    ``folder`` has the raw MNIST. Returns the script's JSON and ``started``, when the command was
-    started, in seconds since 1970. Raises ChildFailed.
+    ``folder`` is the ``workspace``. Returns the script's JSON (see ``reference_common.Figures``)
+    and ``started``, when the command was started, in seconds since 1970. Raises ChildFailed.
     """
     recipe = MODELS[training.model].recipes["article"]
-    torchrun = f"-m torch.distributed.run --standalone --nproc-per-node {training.workers}"
-    command = [sys.executable, *(torchrun.split() if training.workers > 1 else [])]
-    command += [str(_REFERENCE), "--data", str(folder), *training.options()]
-    command += ["--lr", str(recipe.lr), "--momentum", str(recipe.momentum)]
-    started, output = run(command, folder)
-    found = [line for line in output.splitlines() if line.startswith("{")]
+    options = ["--data", str(folder), *training.options(), "--lr", str(recipe.lr)]
+    options += ["--momentum", str(recipe.momentum), "--validation", str(recipe.validation)]
+    command = competitor.words(training.workers, options)
+    started, output = run(command, folder, **competitor.environ(folder))
+    # horovodrun puts the rank before a worker's line.
+    found = [line[line.index("{") :] for line in output.splitlines() if '{"first_step"' in line]
     if not found:
         raise ChildFailed(f"{command} printed no JSON line but:\n{output}")
     return {"started": started, **json.loads(found[-1])}
 
 
-def launcher(folder: Path, training: Training, **variables: str) -> dict[str, Any]:
+def launcher(folder: Path, strategy: str, training: Training, **variables: str) -> dict[str, Any]:
     """Trains with the launcher, with ``variables`` in its environment; returns its report.
 
     Raises ChildFailed.
     """
     out = Path(tempfile.mkdtemp(dir=folder))
     command = [sys.executable, "-m", "launcher", "--gpus", str(training.workers)]
-    command += ["--strategy", "ddp", "--device", "cpu", "--no-baseline", "--quiet", "--out"]
+    command += ["--strategy", strategy, "--device", "cpu", "--no-baseline", "--quiet", "--out"]
     run([*command, str(out), *training.options()], folder, **variables)
     report: dict[str, Any] = json.loads((out / "report.json").read_text())
     return report
