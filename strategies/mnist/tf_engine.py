@@ -30,6 +30,7 @@ class TfEngine:
         self._config, self._data = config, inputs.data
         self._strategy = make_strategy(config)
         self._model = MODELS[config.model]
+        self._xla = use_xla(self._model, config.device, config.devices)
         policy = "mixed_bfloat16" if config.precision == "bf16" else "float32"
         self._mirror = Mirror(self._strategy, self._model, inputs.state, policy)
         self._resident = [Resident(inputs.data.train, name) for name in device_names(config)]
@@ -94,17 +95,13 @@ class TfEngine:
                 data,
                 momentum=self._config.momentum,
                 steps=steps,
+                xla=self._xla,
             )
             for index, data in enumerate(self._resident)
         ]
 
     def _make_window(self, replicas: list[Replica], *, steps: int, batch: int) -> Window:
-        config = self._config
+        parts = self._config.accumulate
         return Window(
-            self._strategy,
-            replicas,
-            steps=steps,
-            batch=batch,
-            parts=config.accumulate,
-            xla=use_xla(self._model, config.device, config.devices),
+            self._strategy, replicas, steps=steps, batch=batch, parts=parts, xla=self._xla
         )

@@ -36,7 +36,8 @@ class Resident:
 class Replica:
     """``variables`` and ``momenta`` are this device's own, in the order of ``net``'s.
 
-    ``losses``: float32 [steps], the sum of the losses of this device's samples in each step.
+    ``losses``: float32 [steps], the sum of the losses of this device's samples in each step;
+    ``xla``: whether XLA compiles what is made of ``step``.
     """
 
     def __init__(
@@ -49,9 +50,10 @@ class Replica:
         *,
         momentum: float,
         steps: int,
+        xla: bool,
     ) -> None:
         self.data, self.variables, self.momenta = data, variables, momenta
-        self._model, self._net, self._momentum = model, net, momentum
+        self._model, self._net, self._momentum, self._xla = model, net, momentum, xla
         self.device = data.device
         with tf.device(data.device):
             self.losses = tf.Variable(tf.zeros([steps]), trainable=False)
@@ -77,7 +79,7 @@ class Replica:
             self.variables, self.momenta, gradients, strict=True
         ):
             self._update(variable, velocity, gradient, rate)
-        tf.raw_ops.ResourceScatterUpdate(resource=self.losses.handle, indices=index, updates=loss)
+        self._record(index, loss)
 
     def wait(self) -> None:
         """Waits until this device has done what it was given."""
@@ -124,6 +126,13 @@ class Replica:
             )
             loss = tf.reduce_sum(losses * present)
         return loss, tape.gradient(loss, values, output_gradients=scale)
+
+    def _record(self, index: tf.Tensor, loss: tf.Tensor) -> None:
+        if self._xla:  # it cannot assign to a slice whose place it does not know beforehand
+            handle = self.losses.handle
+            tf.raw_ops.ResourceScatterUpdate(resource=handle, indices=index, updates=loss)
+        else:  # a scatter that has to be deterministic goes through the host, on a GPU
+            self.losses[index].assign(loss)
 
     def _update(
         self, variable: tf.Variable, velocity: tf.Variable, gradient: tf.Tensor, rate: tf.Tensor
