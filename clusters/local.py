@@ -120,10 +120,8 @@ def allocate(host: Host, workers: int, device: str, process_per: str = "device")
     chosen = _device(host, workers, device)
     noun = "CPU worker" if process_per == "device" else "logical CPU device"
     taken = host.gpus[:workers] if chosen == "cuda" else ()
-    if process_per == "host":
-        places = [taken]
-    else:
-        places = [(gpu,) for gpu in taken] or [()] * workers
+    each = [(gpu,) for gpu in taken] or [()] * workers
+    places = [taken] if process_per == "host" else each
     notes = []
     if chosen == "cpu" and device == "auto":
         notes.append(f"no GPU{_hidden(host)}: {_count(workers, noun)}")

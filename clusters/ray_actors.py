@@ -44,7 +44,7 @@ class RayCluster(LocalCluster):
         """As ``local``, and remembers the slots: Ray is started with just what they need."""
         allocation = super().allocate(host, workers, device, process_per)
         self._slots = allocation.slots
-        return allocation
+        return replace(allocation, notes=(*allocation.notes, "each in an actor of a local Ray"))
 
     def start(self, plan: WorkerPlan) -> Worker:
         """Raises ClusterError if there is no room for Ray's files."""

@@ -19,6 +19,8 @@ from strategies import STRATEGIES
 from strategies.mnist.models import MODELS
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
+COMMANDS = ("compare", "export", "setup")
+"""Those of ``commands.py``; a script of such a name is started as ./compare."""
 _NOT_SETTINGS = {"out", "json", "dry_run", "quiet", "version", "strategies"}
 
 
@@ -217,8 +219,9 @@ def _plain(value: Any) -> Any:
 
 def main() -> None:
     """A command's name comes first, else it is a training: ``launcher export ...``."""
-    from launcher.commands import commands
-
     name = "launcher" if sys.argv[0].endswith("__main__.py") else None
-    names = {command.name for command in commands.registered_commands}
-    (commands if sys.argv[1:2] and sys.argv[1] in names else app)(prog_name=name)
+    if sys.argv[1:2] and sys.argv[1] in COMMANDS:
+        from launcher.commands import commands  # a training need not wait for their imports
+
+        commands(prog_name=name)
+    app(prog_name=name)

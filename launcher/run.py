@@ -122,9 +122,11 @@ def _create(prepared: Prepared) -> None:
 def _first_line(prepared: Prepared) -> str:
     job, plans = prepared.job, prepared.plans
     what = shlex.join(job.script) if job.script else f"{job.model}, global batch {job.batch_size}"
-    where = "; ".join(prepared.allocation.notes) or prepared.conditions
+    notes = "; ".join(prepared.allocation.notes)
+    devices = "" if prepared.allocation.noun in notes else prepared.conditions
     if gpus := plans[0].slot.devices:
-        where = f"{job.gpus} x {gpus[0].name}"
+        devices = f"{job.gpus} x {gpus[0].name}"
+    where = "; ".join(filter(None, (devices, notes)))
     return f"{job.strategy}: {what} on {plans[0].slot.host}: {where}"
 
 

@@ -76,12 +76,11 @@ def resolve_exchange(asked: str, device: str, replicas: int, linked: bool) -> st
         return "hierarchical" if even else "one-device"
     if asked == "nccl" and device != "cuda":
         raise ValueError(
-            "exchange nccl needs GPUs, this job has CPU workers; use auto, hierarchical or "
-            "one-device"
+            "needs GPUs, this job has logical CPU devices; use auto, hierarchical or one-device"
         )
     if asked == "hierarchical" and not even and replicas > 1:
         raise ValueError(
-            f"exchange hierarchical needs an even number of devices, this job has {replicas}; "
-            "use auto, nccl or one-device"
+            f"needs an even number of devices, this job has {replicas}; use auto or one-device"
+            + (" or nccl" if device == "cuda" else "")
         )
     return asked

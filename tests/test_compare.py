@@ -44,7 +44,7 @@ def test_a_failed_strategy_is_told_and_the_others_run(tmp_path: Path) -> None:
     )
     finished = compare(tmp_path, "ddp,mirrored", *QUICK, PYTHONPATH=str(tmp_path))
     assert finished.code == 1
-    assert "rank 0 failed first" in finished.stdout
+    assert " failed first: exit code 1" in finished.stdout
     compared = json.loads((finished.folder / "compare.json").read_text())
     assert [one["report"]["status"] for one in compared] == ["failed", "completed"]
     assert [one["curve_difference"] for one in compared] == [None, 0]

@@ -17,8 +17,10 @@ TORCH = "__version__ = '{}'\ndebug = False\ncuda: Optional[str] = {!r}\n"
 
 @pytest.fixture
 def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder of packages that come before the installed ones."""
+    """A folder of packages that come before the installed ones, imported or not."""
     monkeypatch.syspath_prepend(tmp_path)
+    for name in ("torch", "horovod"):
+        monkeypatch.delitem(sys.modules, name, raising=False)
     return tmp_path
 
 

@@ -38,7 +38,7 @@ def test_the_exchange_asked_for_is_taken(asked: str, linked: bool) -> None:
 
 
 def test_nccl_without_gpus_is_refused() -> None:
-    with pytest.raises(ValueError, match="nccl needs GPUs, this job has CPU workers"):
+    with pytest.raises(ValueError, match="needs GPUs, this job has logical CPU devices"):
         resolve_exchange("nccl", "cpu", 2, False)
 
 

