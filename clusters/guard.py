@@ -36,20 +36,25 @@ def prctl(option: int, value: int) -> None:
 
 
 def descendants(pid: int) -> list[int]:
-    """All processes below ``pid``, parents before children; zombies are left out."""
+    """All processes below ``pid``, parents before children; zombies are left out.
+
+    What is below a zombie counts: while threads of it still end, it has its children.
+    """
     children: dict[int, list[int]] = {}
+    zombies = set()
     for name in os.listdir("/proc"):  # noqa: PTH208 - pathlib doubles this script's start
         if name.isdigit():
             with contextlib.suppress(OSError), open(f"/proc/{name}/stat", "rb") as file:  # noqa: PTH123
                 state, parent = file.read().rpartition(b")")[2].split()[:2]
-                if state not in (b"Z", b"X"):
-                    children.setdefault(int(parent), []).append(int(name))
+                children.setdefault(int(parent), []).append(int(name))
+                if state in (b"Z", b"X"):
+                    zombies.add(int(name))
     found, queue = [], [pid]
     while queue:
         below = children.get(queue.pop(0), [])
         found += below
         queue += below
-    return found
+    return [found_pid for found_pid in found if found_pid not in zombies]
 
 
 def send_all(pids: list[int], number: int) -> None:

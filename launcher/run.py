@@ -12,6 +12,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+from clusters.base import ClusterError
 from launcher import __version__, signals
 from launcher.events import EventReader
 from launcher.job import Given, UserError
@@ -74,6 +75,8 @@ def carry_out(prepared: Prepared, output: Output) -> tuple[Outcome, Report]:
             outcome = supervise(
                 prepared.cluster, prepared.plans, interrupts=interrupts, watch=watch
             )
+        except ClusterError as error:
+            raise UserError(f"strategy {prepared.job.strategy}: {error}") from None
         finally:
             display.close()
     report = make_report(prepared, outcome)

@@ -14,6 +14,9 @@ if TYPE_CHECKING:
     from strategies.mnist.inputs import Inputs
 
 _LOOPBACK_INTERFACE = "lo"
+# Horovod looks every so often for tensors to exchange. Its own 1 ms is most of a small model's step;
+# from 0.2 ms down the looking takes the cores from the training (docs/measured.md).
+_CYCLE_MS = "0.5"
 
 
 class Horovod:
@@ -28,7 +31,8 @@ class Horovod:
         return horovod_build.horovod_ready()
 
     def environ(self, rank: Rank, device: str) -> dict[str, str]:
-        return gloo_store.horovod_environ(rank, rank.master_port, _LOOPBACK_INTERFACE)
+        place = gloo_store.horovod_environ(rank, rank.master_port, _LOOPBACK_INTERFACE)
+        return {**place, "HOROVOD_CYCLE_TIME": _CYCLE_MS}
 
     @contextmanager
     def serve(self, address: str, port: int) -> Iterator[None]:
