@@ -21,7 +21,7 @@ lint: $(VENV)/test.stamp
 	$(BIN)/ruff format .
 	$(BIN)/mypy
 
-bench: $(VENV)/demo.stamp
+bench: $(VENV)/demo.stamp horovod $(VENV)/ray-train
 	$(BIN)/python -m tests.benchmarks.start
 	$(BIN)/python -m tests.benchmarks.throughput
 	$(BIN)/python -m tests.benchmarks.exchange
@@ -35,6 +35,10 @@ $(BIN)/python:
 # Built once for a PyTorch and kept in the user's cache; later this takes seconds.
 horovod: $(VENV)/test.stamp
 	$(BIN)/python -m launcher setup horovod
+
+# What Ray Train imports; apart, since Keras imports pandas where it finds it, which takes time.
+$(VENV)/ray-train: | $(VENV)/demo.stamp
+	$(PIP) --no-deps --target $@ pandas pyarrow python-dateutil tensorboardX
 
 $(VENV)/demo.stamp: pyproject.toml tests/constraints.txt | $(BIN)/python
 	@echo "installing PyTorch, TensorFlow, Ray and the launcher into $(VENV) (a few minutes)"

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from strategies.mnist.inputs import Inputs
 
 _LOOPBACK_INTERFACE = "lo"
-# Horovod looks every so often for tensors to exchange. Its own 1 ms is most of a small model's step;
+# How often Horovod looks for tensors to exchange. Its own 1 ms is most of a small model's step;
 # from 0.2 ms down the looking takes the cores from the training (docs/measured.md).
 _CYCLE_MS = "0.5"
 
