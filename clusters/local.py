@@ -120,7 +120,7 @@ def allocate(host: Host, workers: int, device: str, process_per: str = "device")
     chosen = _device(host, workers, device)
     noun = "CPU worker" if process_per == "device" else "logical CPU device"
     taken = host.gpus[:workers] if chosen == "cuda" else ()
-    each = [(gpu,) for gpu in taken] or [()] * workers
+    each: list[tuple[Gpu, ...]] = [(gpu,) for gpu in taken] or [()] * workers
     places = [taken] if process_per == "host" else each
     notes = []
     if chosen == "cpu" and device == "auto":

@@ -132,7 +132,7 @@ def _cells(report: Report, curve_difference: float | None) -> dict[str, str]:
         cells[" lost to communication"] = f"{point.communication_share:.0%}"
     cells["exchange"] = report.exchange
     if curve_difference is not None:
-        cells["loss curve, from the first's"] = f"{curve_difference:.0e}"
+        cells["loss curve differs by"] = f"{curve_difference:.0e}"
     return cells
 
 
