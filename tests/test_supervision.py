@@ -105,6 +105,23 @@ def test_a_failing_rank_of_a_torch_job_is_told_not_those_that_lost_it(tmp_path: 
     assert "rank 0" not in finished.stdout
 
 
+def test_a_failing_rank_of_a_horovod_job_is_told_not_those_that_lost_it(tmp_path: Path) -> None:
+    script = write_script(
+        tmp_path,
+        "import torch, horovod.torch as hvd\n"
+        "hvd.init()\n"
+        "assert hvd.allreduce(torch.ones(1), op=hvd.Sum).item() == 2\n"
+        "if hvd.rank() == 1:\n"
+        "    raise ZeroDivisionError('the cause')\n"
+        "hvd.allreduce(torch.ones(1))\n",
+    )
+    finished = launch(tmp_path, "-n", "2", "--device", "cpu", "--strategy", "horovod", script)
+    assert finished.code == 1
+    assert "rank 1 failed first: exit code 1" in finished.stdout
+    assert "ZeroDivisionError: the cause" in finished.stdout
+    assert "rank 0" not in finished.stdout
+
+
 def test_a_killed_worker_is_told_with_the_likely_cause(tmp_path: Path) -> None:
     script = write_script(tmp_path, "import os; print('so far'); os.kill(os.getpid(), 9)")
     finished = launch(tmp_path, "--device", "cpu", script)
