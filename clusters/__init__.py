@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from importlib import import_module
 
-from clusters.base import Cluster
+from clusters.base import Cluster, ClusterSpec
 
 CLUSTERS: dict[str, str] = {
     "local": "clusters.local:LocalCluster",
-    "ray": "clusters.ray_actors:RayCluster",
+    "ray": "clusters.ray_actors:ray_cluster",
 }
 
 
@@ -16,8 +16,8 @@ REQUIRES: dict[str, tuple[str, ...]] = {"ray": ("ray",)}
 """What a kind of cluster needs to import, in processes of its own."""
 
 
-def load_cluster(kind: str) -> Cluster:
-    """A cluster of ``kind``; its libraries are imported only now. Raises KeyError."""
-    module, _, attribute = CLUSTERS[kind].partition(":")
-    cluster: Cluster = getattr(import_module(module), attribute)()
+def load_cluster(spec: ClusterSpec) -> Cluster:
+    """The cluster of ``spec``; its libraries are imported only now. Raises KeyError."""
+    module, _, attribute = CLUSTERS[spec.kind].partition(":")
+    cluster: Cluster = getattr(import_module(module), attribute)(spec)
     return cluster

@@ -14,6 +14,35 @@ class ClusterError(Exception):
     """The cluster cannot give what was asked for; the text says what it has."""
 
 
+class NoRoom(ClusterError):
+    """It cannot now, but may later: others use what it has, or it may grow."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClusterSpec:
+    """Where workers run. What only some kinds know is None or empty for the others.
+
+    ``devices``: local, the GPUs that may be used, by NVML's index or UUID, empty for all;
+    ``address``: ray, an existing cluster's, None for a Ray of the job's own on this machine;
+    ``placement``: ray, how workers spread over nodes; ``gpus_per_node``: ray, exactly so many
+    workers on each node that is used; ``cpus_per_worker``, ``resources_per_worker``: ray, what a
+    worker holds beside its GPU; ``labels``: ray, a selector of nodes; ``exclude``: ray, patterns of
+    files that are not sent with a script; ``env``: variables for the workers.
+    """
+
+    kind: str = "local"
+    name: str = ""
+    devices: tuple[str, ...] = ()
+    address: str | None = None
+    placement: Literal["pack", "spread", "strict-pack", "strict-spread"] = "pack"
+    gpus_per_node: int | None = None
+    cpus_per_worker: float = 1
+    resources_per_worker: Mapping[str, float] = field(default_factory=dict)
+    labels: Mapping[str, str] = field(default_factory=dict)
+    exclude: tuple[str, ...] = ()
+    env: Mapping[str, str] = field(default_factory=dict)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Gpu:
     """A GPU of a host: ``index`` as NVML counts, ``numa_node`` None if unknown or only one.
@@ -36,14 +65,28 @@ class Host:
     ``cores``: how many the job may use (affinity and cgroup quota counted in); ``gpus``: those
     that CUDA_VISIBLE_DEVICES leaves; ``gpus_hidden``: how many it hides; ``gpu_problem``: why GPUs
     could not be looked up; ``numa_cpus``: processors of each NUMA node, empty if there is one.
+
+    Of a Ray cluster's node: ``node``, Ray's id of it; ``total`` and ``free``, its resources as Ray
+    counts them; ``labels``; ``problem``, why no worker may be placed on it now.
     """
 
     name: str
     cores: int
+    address: str = "127.0.0.1"
     gpus: tuple[Gpu, ...] = ()
     gpus_hidden: int = 0
     gpu_problem: str = ""
     numa_cpus: Mapping[int, tuple[int, ...]] = field(default_factory=dict)
+    node: str = ""
+    total: Mapping[str, float] = field(default_factory=dict)
+    free: Mapping[str, float] = field(default_factory=dict)
+    labels: Mapping[str, str] = field(default_factory=dict)
+    problem: str = ""
+
+    @property
+    def gpu_count(self) -> int:
+        """Of those that this host offers, or that Ray says it has."""
+        return len(self.gpus) or int(self.total.get("GPU", 0))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,12 +94,18 @@ class Slot:
     """A place for one process: ``devices`` are its GPUs, none for CPU workers.
 
     ``host_devices``: CUDA_VISIBLE_DEVICES' value for the host's devices of this job; ``cpus``: the
-    processors to bind the worker to, empty for no binding.
+    processors to bind the worker to, empty for no binding; ``port``: one at ``address`` that is
+    free for this process, 0 until the slot is claimed; ``count``: how many devices it has.
     """
 
     host: str
     host_index: int
     local_rank: int
+    count: int = 1
+    address: str = "127.0.0.1"
+    interface: str = "lo"
+    port: int = 0
+    node: str = ""
     devices: tuple[Gpu, ...] = ()
     host_devices: tuple[str, ...] = ()
     cpus: tuple[int, ...] = ()
@@ -73,15 +122,28 @@ class Allocation:
     slots: tuple[Slot, ...]
     device: Device
     cores_per_worker: float
-    master_addr: str
     noun: str = "CPU worker"
     linked: bool = False
     notes: tuple[str, ...] = ()
 
+    @property
+    def workers(self) -> int:
+        """The number of devices."""
+        return sum(slot.count for slot in self.slots)
+
+    @property
+    def hosts(self) -> int:
+        return len({slot.host_index for slot in self.slots})
+
 
 @dataclass(frozen=True, kw_only=True)
 class WorkerPlan:
-    """All that is needed to start one worker; ``env`` is what is added to the environment."""
+    """All that is needed to start one worker; ``env`` is what is added to the environment.
+
+    ``folder``: the run's, below which all its files lie. On another host the worker has a folder
+    of its own instead, ``inputs`` are copied there (names in it, and where they come from), and
+    what appears in it is copied back. ``beside``: a command that has to run next to the worker.
+    """
 
     rank: int
     slot: Slot
@@ -90,6 +152,9 @@ class WorkerPlan:
     log_path: Path
     events_path: Path
     result_path: Path
+    folder: Path = Path()
+    inputs: Mapping[str, Path] = field(default_factory=dict)
+    beside: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,13 +162,15 @@ class Ended:
     """How a worker ended.
 
     ``code``: its exit code, or minus the number of the signal that killed it; ``time``: when, in
-    seconds since 1970; ``evidence``: what the host knows about the cause, "" if nothing.
+    seconds since 1970; ``evidence``: what the host knows about the cause, "" if nothing;
+    ``lost_host``: whether its host is gone with it.
     """
 
     code: int
     time: float
     pid: int | None
     evidence: str = ""
+    lost_host: bool = False
 
 
 class Worker(Protocol):
@@ -126,19 +193,35 @@ class Worker(Protocol):
 
 
 class Cluster(Protocol):
-    """Hosts to run workers on."""
+    """Hosts to run workers on. ``close`` ends whatever the other calls have begun."""
 
-    def probe(self) -> Host:
-        """What the cluster's host offers now."""
+    @property
+    def remote(self) -> bool:
+        """Whether workers may run where this process's files and servers are out of reach."""
 
-    def allocate(self, host: Host, workers: int, device: str, process_per: str) -> Allocation:
+    @property
+    def settle_s(self) -> float:
+        """How long it may take to see which worker failed first, after others have lost it."""
+
+    def probe(self) -> tuple[Host, ...]:
+        """What the cluster's hosts offer now. Raises ClusterError."""
+
+    def allocate(
+        self, hosts: tuple[Host, ...], workers: int, device: str, process_per: str
+    ) -> Allocation:
         """Decides the slots of ``workers`` devices. Pure. Raises ClusterError."""
 
-    def free_port(self) -> int:
-        """A TCP port that is free on the first host."""
+    def claim(self, allocation: Allocation) -> Allocation:
+        """Takes hold of the slots: their devices, addresses and ports. Raises ClusterError."""
+
+    def ask(self, module: str, *arguments: str) -> dict[str, str]:
+        """What ``python -m module`` prints on each claimed host, by the host's name."""
 
     def start(self, plan: WorkerPlan) -> Worker:
-        """Starts a worker and returns at once."""
+        """Starts a worker in its claimed slot, and returns at once."""
+
+    def release(self) -> None:
+        """Ends all workers and gives the slots back; another claim may follow."""
 
     def close(self) -> None:
-        """Clears away whatever is left of all workers."""
+        """Clears away whatever is left of all workers, and leaves the cluster."""

@@ -6,7 +6,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from clusters.base import Gpu
+from clusters.base import ClusterError, Gpu
 
 _PCI = Path("/sys/bus/pci/devices")
 
@@ -53,6 +53,24 @@ def visible(gpus: tuple[Gpu, ...], setting: str | None) -> tuple[Gpu, ...]:
             break
         chosen += matches
     return tuple(chosen)
+
+
+def chosen(gpus: tuple[Gpu, ...], devices: tuple[str, ...]) -> tuple[Gpu, ...]:
+    """The GPUs that a cluster file lists by index or UUID, in its order; all if it lists none.
+
+    Raises ClusterError for one that is not there.
+    """
+    if not devices:
+        return gpus
+    found = [visible(gpus, device) for device in devices]
+    lacking = [device for device, match in zip(devices, found, strict=True) if not match]
+    if lacking:
+        there = ", ".join(f"{gpu.index} ({gpu.uuid})" for gpu in gpus) or "none"
+        raise ClusterError(
+            f"devices: GPU {', '.join(lacking)} is not there or hidden by CUDA_VISIBLE_DEVICES; "
+            f"there are: {there}"
+        )
+    return tuple(gpu for match in found for gpu in match)
 
 
 def _gpu(pynvml: Any, index: int, count: int) -> Gpu:

@@ -8,11 +8,23 @@ import signal
 import socket
 import time
 from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
-from clusters.base import Allocation, ClusterError, Device, Gpu, Host, Slot, Worker, WorkerPlan
+from clusters.base import (
+    Allocation,
+    ClusterError,
+    ClusterSpec,
+    Device,
+    Gpu,
+    Host,
+    Slot,
+    Worker,
+    WorkerPlan,
+)
 from clusters.cores import numa_cpus, usable_cores
-from clusters.gpus import probe_gpus, visible
+from clusters.gpus import chosen, probe_gpus, visible
 from clusters.guard import PR_SET_CHILD_SUBREAPER, descendants, prctl, send_all
 from clusters.process import MARK, GuardedProcess
 
@@ -28,34 +40,43 @@ _POLL_S = 0.02
 class LocalCluster:
     """This machine. ``environ`` is what the workers inherit."""
 
-    def __init__(self, environ: Mapping[str, str] | None = None) -> None:
+    remote = False
+    settle_s = 1.0
+
+    def __init__(
+        self, spec: ClusterSpec | None = None, environ: Mapping[str, str] | None = None
+    ) -> None:
+        self._spec = spec or ClusterSpec()
         self._environ = dict(os.environ if environ is None else environ)
         self._processes: list[GuardedProcess] = []
 
-    def probe(self) -> Host:
+    def probe(self) -> tuple[Host, ...]:
         gpus, problem = probe_gpus()
         seen = visible(gpus, self._environ.get("CUDA_VISIBLE_DEVICES"))
-        return Host(
+        host = Host(
             name=socket.gethostname(),
             cores=usable_cores(),
-            gpus=seen,
+            gpus=chosen(seen, self._spec.devices),
             gpus_hidden=len(gpus) - len(seen),
             gpu_problem=problem,
             numa_cpus=numa_cpus(),
         )
+        return (host,)
 
-    def allocate(self, host: Host, workers: int, device: str, process_per: str) -> Allocation:
-        return allocate(host, workers, device, process_per)
+    def allocate(
+        self, hosts: tuple[Host, ...], workers: int, device: str, process_per: str
+    ) -> Allocation:
+        return allocate(hosts[0], workers, device, process_per)
 
-    def free_port(self) -> int:
-        for port in random.sample(_PORTS, _TRIES):
-            with socket.socket() as probe:
-                try:
-                    probe.bind((LOOPBACK, port))
-                except OSError:
-                    continue
-                return port
-        raise ClusterError(f"no free port found in {_PORTS.start} to {_PORTS.stop - 1}")
+    def claim(self, allocation: Allocation) -> Allocation:
+        """Gives every slot a free port."""
+        ports = _free_ports(len(allocation.slots))
+        slots = zip(allocation.slots, ports, strict=True)
+        return replace(allocation, slots=tuple(replace(slot, port=port) for slot, port in slots))
+
+    def ask(self, module: str, *arguments: str) -> dict[str, str]:
+        """Nothing: there is one host, and it runs this very code."""
+        return {}
 
     def start(self, plan: WorkerPlan) -> Worker:
         if not self._processes:
@@ -65,7 +86,7 @@ class LocalCluster:
         self._processes.append(process)
         return process
 
-    def close(self) -> None:
+    def release(self) -> None:
         if not self._processes:
             return
         for process in self._processes:
@@ -81,6 +102,9 @@ class LocalCluster:
             time.sleep(_POLL_S)
         self._processes.clear()
         prctl(PR_SET_CHILD_SUBREAPER, 0)
+
+    def close(self) -> None:
+        self.release()
 
     def _orphans(self) -> set[int]:
         """Kills and lists what killed guards have left to this process."""
@@ -110,6 +134,18 @@ def _collected(pid: int) -> bool:
         return not Path(f"/proc/{pid}").exists()
 
 
+def _free_ports(count: int) -> list[int]:
+    """Ports of the loopback interface that are free now. Raises ClusterError."""
+    ports: list[int] = []
+    for port in random.sample(_PORTS, count * _TRIES):
+        if len(ports) == count:
+            return ports
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind((LOOPBACK, port))
+            ports.append(port)
+    raise ClusterError(f"no {count} free ports found in {_PORTS.start} to {_PORTS.stop - 1}")
+
+
 def allocate(host: Host, workers: int, device: str, process_per: str = "device") -> Allocation:
     """The slots of ``workers`` workers on ``host``, for ``device`` auto, cuda or cpu. Pure.
 
@@ -135,6 +171,7 @@ def allocate(host: Host, workers: int, device: str, process_per: str = "device")
                 host_index=0,
                 local_rank=local_rank,
                 devices=gpus,
+                count=workers if process_per == "host" else 1,
                 host_devices=tuple(str(gpu.index) for gpu in taken),
                 cpus=_near(host, gpus),
             )
@@ -142,11 +179,15 @@ def allocate(host: Host, workers: int, device: str, process_per: str = "device")
         ),
         device=chosen,
         cores_per_worker=cores,
-        master_addr=LOOPBACK,
         noun=noun,
-        linked=all(other.index in gpu.nvlinked for gpu in taken for other in taken if other != gpu),
+        linked=linked(taken),
         notes=tuple(notes),
     )
+
+
+def linked(gpus: tuple[Gpu, ...]) -> bool:
+    """Whether each of a host's GPUs reaches all others through NVLink."""
+    return all(other.index in gpu.nvlinked for gpu in gpus for other in gpus if other != gpu)
 
 
 def _near(host: Host, gpus: tuple[Gpu, ...]) -> tuple[int, ...]:

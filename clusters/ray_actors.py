@@ -1,4 +1,4 @@
-"""``ray``: each worker runs in a Ray actor; for now on a Ray of the job's own, on this machine.
+"""``ray``: each worker runs in a Ray actor; here, on a Ray of the job's own on this machine.
 
 The launching process never imports Ray. A helper (``ray_driver.py``), guarded as a worker is,
 starts Ray and the actors, and passes orders and news on through a socket. Whatever of all that
@@ -19,7 +19,17 @@ from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
-from clusters.base import Allocation, ClusterError, Ended, Host, Slot, Worker, WorkerPlan
+from clusters.base import (
+    Allocation,
+    Cluster,
+    ClusterError,
+    ClusterSpec,
+    Ended,
+    Host,
+    Slot,
+    Worker,
+    WorkerPlan,
+)
 from clusters.guard import PR_SET_CHILD_SUBREAPER, prctl, send_all
 from clusters.local import LocalCluster
 from clusters.process import GuardedProcess
@@ -32,19 +42,36 @@ _RECEIVE_BYTES = 65536
 _JOB = "TROIKA_JOB"  # by this variable, what a helper has started is known after its end
 
 
-class RayCluster(LocalCluster):
+def ray_cluster(spec: ClusterSpec) -> Cluster:
+    """The cluster at the address that ``spec`` has, or a Ray of the job's own."""
+    if spec.address is None:
+        return OwnRay(spec)
+    from clusters.ray_existing import ExistingRay
+
+    return ExistingRay(spec)
+
+
+class OwnRay(LocalCluster):
     """This machine, by way of Ray. ``environ`` is what the workers inherit."""
 
-    def __init__(self, environ: Mapping[str, str] | None = None) -> None:
-        super().__init__(environ)
+    def __init__(
+        self, spec: ClusterSpec | None = None, environ: Mapping[str, str] | None = None
+    ) -> None:
+        super().__init__(spec, environ)
         self._slots: tuple[Slot, ...] = ()
         self._link: _Link | None = None
 
-    def allocate(self, host: Host, workers: int, device: str, process_per: str) -> Allocation:
-        """As ``local``, and remembers the slots: Ray is started with just what they need."""
-        allocation = super().allocate(host, workers, device, process_per)
-        self._slots = allocation.slots
+    def allocate(
+        self, hosts: tuple[Host, ...], workers: int, device: str, process_per: str
+    ) -> Allocation:
+        allocation = super().allocate(hosts, workers, device, process_per)
         return replace(allocation, notes=(*allocation.notes, "each in an actor of a local Ray"))
+
+    def claim(self, allocation: Allocation) -> Allocation:
+        """As ``local``, and remembers the slots: Ray is started with just what they need."""
+        claimed = super().claim(allocation)
+        self._slots = claimed.slots
+        return claimed
 
     def start(self, plan: WorkerPlan) -> Worker:
         """Raises ClusterError if there is no room for Ray's files."""
@@ -61,8 +88,8 @@ class RayCluster(LocalCluster):
         )
         return _RayWorker(plan, self._link)
 
-    def close(self) -> None:
-        super().close()
+    def release(self) -> None:
+        super().release()
         if self._link is not None:
             self._link.close()
             self._link = None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from enum import Enum
 from pathlib import Path
@@ -13,13 +13,16 @@ import typer
 from rich.console import Console
 
 from launcher import __version__
-from launcher.job import Given, NotSetUp, UserError
-from launcher.run import Output, run
+from launcher.errors import NotSetUp, UserError
+from launcher.job import Given
+from launcher.output import Output
+from launcher.run import run
+from launcher.words import flags_of, with_values
 from strategies import STRATEGIES
 from strategies.mnist.models import MODELS
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
-COMMANDS = ("compare", "export", "setup")
+COMMANDS = ("cluster", "compare", "export", "manifest", "setup")
 """Those of ``commands.py``; a script of such a name is started as ./compare."""
 _NOT_SETTINGS = {"out", "json", "dry_run", "quiet", "version", "strategies"}
 
@@ -127,6 +130,32 @@ def train(
         bool | None,
         _setting("baseline", "Measure the scaling after the training.", "--baseline/--no-baseline"),
     ] = None,
+    cluster: Annotated[
+        str | None,
+        _setting(
+            "cluster",
+            "Where the workers run: local, ray, a YAML file or a shipped example's name "
+            "(see `launcher cluster`).",
+        ),
+    ] = None,
+    address: Annotated[
+        str | None,
+        _setting(
+            "address", "A Ray cluster's address: auto, host:port or ray://host:port (RAY_ADDRESS)."
+        ),
+    ] = None,
+    wait: Annotated[
+        float | None,
+        _setting("wait", "Seconds to wait for room on the cluster; without a number, for ever."),
+    ] = None,
+    max_restarts: Annotated[
+        int | None,
+        _setting("max-restarts", "Go on so often after a failure, from the last checkpoint."),
+    ] = None,
+    min_gpus: Annotated[
+        int | None,
+        _setting("min-gpus", "Go on with as few workers as these, where not all are left."),
+    ] = None,
     tensorboard: Annotated[
         bool | None,
         _setting(
@@ -196,6 +225,9 @@ def mistakes_told() -> Iterator[None]:
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         raise typer.Exit(2) from None
+    except KeyboardInterrupt:  # while nothing runs yet
+        print("stopped by SIGINT", file=sys.stderr)
+        raise typer.Exit(130) from None
 
 
 def given_by(context: typer.Context) -> dict[str, Given]:
@@ -213,6 +245,18 @@ def given_by(context: typer.Context) -> dict[str, Given]:
     return given
 
 
+def training() -> Any:
+    """The training as a click command."""
+    return typer.main.get_command(app)
+
+
+def parsed(words: Sequence[str], name: str | None) -> dict[str, Given]:
+    """The settings that a training's own words and the environment give."""
+    command = training()
+    context = command.make_context(name, with_values(words, flags_of(command)))
+    return given_by(context)
+
+
 def _plain(value: Any) -> Any:
     return value.value if isinstance(value, Enum) else value
 
@@ -224,4 +268,5 @@ def main() -> None:
         from launcher.commands import commands  # a training need not wait for their imports
 
         commands(prog_name=name)
-    app(prog_name=name)
+    command = training()
+    command(with_values(sys.argv[1:], flags_of(command)), prog_name=name)

@@ -5,14 +5,15 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack, closing
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from rich import box
 from rich.table import Table
 
+from launcher.describe import show
 from launcher.job import Given, UserError
-from launcher.plan import describe
 from launcher.prepare import Prepared, choose_folder, prepare
 from launcher.report import Report, finite
 from launcher.run import Output, carry_out
@@ -52,14 +53,15 @@ def compare(
     _check(names, given)
     model = given["model"].value if "model" in given else "model"
     folder = choose_folder(out, f"compare-{model}")
-    jobs = [
-        prepare({**given, "strategy": Given(name, "--strategies")}, folder / name) for name in names
-    ]
-    if dry_run:
-        for job in jobs:
-            output.say(describe(job.job, job.allocation, job.config, job.plans))
-        return 0
-    code, compared = _run_all(jobs, replace(output, brief=True))
+    with ExitStack() as stack:
+        jobs = [
+            stack.enter_context(closing(prepare(asked, folder / name, output)))
+            for name, asked in _each(names, given).items()
+        ]
+        if dry_run:
+            show(jobs, output)
+            return 0
+        code, compared = _run_all(jobs, replace(output, brief=True))
     text = json.dumps(finite([asdict(one) for one in compared]), indent=2, allow_nan=False)
     write_atomically(folder / "compare.json", text + "\n")
     if not output.quiet:
@@ -68,6 +70,10 @@ def compare(
     if output.as_json:
         print(text)
     return code
+
+
+def _each(names: Sequence[str], given: Mapping[str, Given]) -> dict[str, dict[str, Given]]:
+    return {name: {**given, "strategy": Given(name, "--strategies")} for name in names}
 
 
 def _run_all(jobs: Sequence[Prepared], output: Output) -> tuple[int, list[Compared]]:

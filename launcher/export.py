@@ -15,7 +15,7 @@ from pathlib import Path
 
 import strategies
 from clusters import load_cluster
-from clusters.base import Slot, WorkerPlan
+from clusters.base import ClusterSpec, Slot, WorkerPlan
 from launcher import signals
 from launcher.job import UserError
 from launcher.results import WorkerResult, describe_end, log_tail, traceback_of
@@ -58,7 +58,7 @@ def export(run: Path, to: str, out: Path | None, output: Output) -> int:
         output.say(f"{to}: {source.model} at step {source.step:,}, from {source.path}")
     with signals.noted() as interrupts, _working_folder(path) as folder:
         order = Order(target=to, checkpoint=str(source.path), folder=str(folder), path=str(path))
-        cluster = load_cluster("local")
+        cluster = load_cluster(ClusterSpec())
         outcome = supervise(cluster, [_plan(order)], interrupts=interrupts, watch=lambda: None)
         if outcome.exit_code:
             output.say(_failure(outcome, to))

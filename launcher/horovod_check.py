@@ -16,7 +16,7 @@ from launcher.results import describe_failure
 from launcher.run import Output
 from launcher.scratch import Scratch, scratch
 from launcher.supervise import Outcome, supervise
-from strategies.base import RESULT_VARIABLE, Rank
+from strategies.base import RESULT_VARIABLE, Peer, Rank
 from strategies.gloo_store import horovod_environ, serve
 from strategies.horovod_check import Checked
 
@@ -86,6 +86,7 @@ def _plan(python: str, folder: Path, number: int, port: int) -> WorkerPlan:
         master_addr=LOOPBACK,
         master_port=port,
     )
+    peers = (Peer(host=0, address=LOOPBACK, port=port, interface="lo"),) * _WORKERS
     return WorkerPlan(
         rank=number,
         slot=Slot(host=socket.gethostname(), host_index=0, local_rank=number),
@@ -100,7 +101,7 @@ def _plan(python: str, folder: Path, number: int, port: int) -> WorkerPlan:
             "PYTHONPATH": str(Path(strategies.__file__).parent.parent),
             "PYTHONSAFEPATH": "1",
             RESULT_VARIABLE: str(folder / "result"),
-            **horovod_environ(rank, port, "lo"),
+            **horovod_environ(rank, peers),
         },
         log_path=folder / f"rank-{number}.log",
         events_path=folder / f"rank-{number}.jsonl",

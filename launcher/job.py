@@ -7,6 +7,9 @@ from dataclasses import dataclass, field
 from math import isfinite
 from typing import Any, Literal, TypeVar
 
+from launcher.errors import NotSetUp as NotSetUp  # noqa: PLC0414
+from launcher.errors import UserError as UserError  # noqa: PLC0414
+from launcher.job_checks import check_training, check_workers
 from strategies import STRATEGIES
 from strategies.mnist.data import held_out
 from strategies.mnist.models import MODELS, Recipe
@@ -26,18 +29,6 @@ _CHECKPOINTED = (
 _T = TypeVar("_T")
 
 
-class UserError(Exception):
-    """A mistake in what was asked for; the text names the value, its origin and what to do."""
-
-
-class NotSetUp(UserError):
-    """A strategy that this machine is not ready for; ``what`` is the name for the command setup."""
-
-    def __init__(self, text: str, what: str) -> None:
-        super().__init__(text)
-        self.what = what
-
-
 @dataclass(frozen=True)
 class Given:
     """A value that the user gave, and where: "--epochs" or "TROIKA_EPOCHS"."""
@@ -52,8 +43,11 @@ class JobSpec:
 
     ``batch_size`` is global, and computed in ``accumulate`` parts; ``gpus`` is the number of
     devices, GPUs or CPU workers; the learning rate rises from ``warmup_lr`` to ``lr`` in the first
-    ``warmup_steps`` steps; ``script`` is the user's script and its arguments, empty for the
-    built-in training; ``sources`` says for each setting where its value came from.
+    ``warmup_steps`` steps; after a failure the job goes on up to ``max_restarts`` times, with fewer
+    devices if it has to, but not fewer than ``min_gpus`` (None: only with all); ``wait``: seconds
+    to wait for a cluster to have room, None for not at all; ``script`` is the user's script and its
+    arguments, empty for the built-in training; ``sources`` says for each setting where its value
+    came from.
     """
 
     strategy: str
@@ -76,6 +70,9 @@ class JobSpec:
     cuda_graphs: bool
     baseline: bool
     tensorboard: bool
+    max_restarts: int
+    min_gpus: int | None
+    wait: float | None
     data_dir: str | None
     resume: str | None
     script: tuple[str, ...] = ()
@@ -147,14 +144,17 @@ def resolve(
         cuda_graphs=values.pick("cuda_graphs", True, "default"),
         baseline=values.pick("baseline", True, "default"),
         tensorboard=values.pick("tensorboard", False, "default"),
+        max_restarts=values.pick("max_restarts", 0, "default"),
+        min_gpus=values.pick("min_gpus", None, "default"),
+        wait=values.pick("wait", None, "default"),
         data_dir=values.pick("data_dir", None, "the package's MNIST"),
         resume=values.pick("resume", None, "default"),
         script=tuple(given["script"].value) if "script" in given else (),
         sources=values.sources,
     )
-    _check_least(job, "gpus", 1)
+    check_workers(job)
     if not job.script:
-        _check(job, kept, values)
+        check_training(job, kept, values.checkpoint)
     return job
 
 
@@ -250,42 +250,3 @@ def _check_name(values: _Values, name: str, value: str, known: Collection[str]) 
     if value not in known:
         origin = values.sources[name]
         raise UserError(f"{name} {value} ({origin}): not known; there are {', '.join(known)}")
-
-
-def _check_least(job: JobSpec, name: str, least: int) -> None:
-    value = getattr(job, name)
-    if value is not None and value < least:
-        raise UserError(f"{job.origin(name)}: must be {least} or more")
-
-
-def _check(job: JobSpec, samples: int, values: _Values) -> None:
-    least = {"epochs": 1, "batch_size": 1, "steps": 1, "seed": 0, "accumulate": 1}
-    for name, value in least.items():
-        _check_least(job, name, value)
-    if job.seed >= 2**63:
-        raise UserError(f"{job.origin('seed')}: must be below 2**63")
-    if not (job.lr > 0 and isfinite(job.lr)):
-        raise UserError(f"{job.origin('lr')}: must be a number above 0")
-    if not 0 <= job.momentum < 1:
-        raise UserError(f"{job.origin('momentum')}: must be 0 or more, below 1")
-    if job.batch_size < job.gpus:
-        raise UserError(
-            f"{job.origin('batch_size')}: the global batch must have a sample "
-            f"for each of the {job.gpus} workers"
-        )
-    if job.batch_size < job.gpus * job.accumulate:
-        raise UserError(
-            f"{job.origin('accumulate')}: {job.gpus} workers cannot compute the global batch "
-            f"{job.batch_size} in {job.accumulate} parts each; take "
-            f"{job.batch_size // job.gpus} or fewer"
-        )
-    if job.batch_size > samples:
-        raise UserError(f"{job.origin('batch_size')}: the training set has {samples} samples")
-    done = values.checkpoint.get("step", 0)
-    planned = job.epochs * -(-samples // job.batch_size)
-    if done >= min(planned, job.steps or planned):
-        raise UserError(
-            f"{job.origin('resume')}: has been trained for {done} steps already; "
-            f"ask for more --epochs than {job.epochs}"
-            + (f" and more --steps than {job.steps}" if job.steps else "")
-        )

@@ -2,75 +2,21 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
 import strategies
-from clusters.base import Allocation, WorkerPlan
+from clusters.base import Allocation, Slot, WorkerPlan
+from launcher.folder import RunFolder
 from launcher.job import JobSpec, UserError
-from strategies.base import (
-    EVENTS_VARIABLE,
-    GO_VARIABLE,
-    RESULT_VARIABLE,
-    Rank,
-    Strategy,
-    TrainConfig,
-)
+from launcher.variables import contract, defaults, thread_limit, wanted
+from strategies.base import GO_VARIABLE, Peer, Rank, Strategy, TrainConfig
 from strategies.mnist.models import MODELS
 from strategies.mnist.order import largest_share
 
 _FLOPS_A_THREAD = 20_000_000
-# glibc may give freed memory back to the kernel and fault it in again at every step, depending on
-# what was allocated before (mallopt(3), M_MMAP_THRESHOLD). With these it keeps what a step needs.
-_ALLOCATOR = {"MALLOC_TRIM_THRESHOLD_": str(1 << 30), "MALLOC_MMAP_THRESHOLD_": str(32 << 20)}
-# What the user's environment may set otherwise.
-_YIELDING = {
-    *_ALLOCATOR,
-    "OMP_NUM_THREADS",
-    "GLOO_SOCKET_IFNAME",
-    "HOROVOD_CYCLE_TIME",
-    "NCCL_SOCKET_IFNAME",
-    "PYTHONUNBUFFERED",
-}
-
-
-@dataclass(frozen=True, kw_only=True)
-class RunFolder:
-    """Where a run keeps its files."""
-
-    path: Path
-
-    @property
-    def config(self) -> Path:
-        return self.path / "job.json"
-
-    @property
-    def report(self) -> Path:
-        return self.path / "report.json"
-
-    @property
-    def losses(self) -> Path:
-        return self.path / "losses.csv"
-
-    @property
-    def checkpoints(self) -> Path:
-        return self.path / "checkpoints"
-
-    @property
-    def tensorboard(self) -> Path:
-        return self.path / "tensorboard"
-
-    def log(self, rank: int) -> Path:
-        return self.path / "logs" / f"rank-{rank}.log"
-
-    def events(self, rank: int) -> Path:
-        return self.path / "events" / f"rank-{rank}.jsonl"
-
-    def result(self, rank: int) -> Path:
-        return self.path / "results" / f"rank-{rank}.json"
+RESUMED = "resume.safetensors"
 
 
 def choose_exchange(job: JobSpec, strategy: Strategy, allocation: Allocation) -> str:
@@ -81,6 +27,7 @@ def choose_exchange(job: JobSpec, strategy: Strategy, allocation: Allocation) ->
             device=allocation.device,
             devices=job.gpus // len(allocation.slots),
             linked=allocation.linked,
+            hosts=allocation.hosts,
         )
     except ValueError as error:
         raise UserError(f"{job.origin('exchange')}: {error}") from None
@@ -92,8 +39,13 @@ def make_config(
     allocation: Allocation,
     folder: RunFolder,
     environ: Mapping[str, str],
+    *,
+    remote: bool = False,
 ) -> TrainConfig:
-    """What every process of the built-in training is told. Raises UserError."""
+    """What every process of the built-in training is told. Raises UserError.
+
+    ``remote``: whether workers run where this host's files are not.
+    """
     return TrainConfig(
         strategy=job.strategy,
         model=job.model,
@@ -116,17 +68,10 @@ def make_config(
         oversubscribed=allocation.cores_per_worker < 1,
         baseline=job.baseline,
         data=job.data_dir,
-        resume=job.resume,
-        checkpoints=str(folder.checkpoints),
-        tensorboard=str(folder.tensorboard) if job.tensorboard else None,
+        resume=RESUMED if job.resume and remote else job.resume,
+        checkpoints=folder.checkpoints.name,
+        tensorboard=folder.tensorboard.name if job.tensorboard else None,
     )
-
-
-def thread_limit(allocation: Allocation, environ: Mapping[str, str]) -> int:
-    """Compute threads a worker may use: OMP_NUM_THREADS if the user set it, else its cores."""
-    setting = environ.get("OMP_NUM_THREADS", "").split(",")[0]
-    cores = max(1, int(allocation.cores_per_worker))
-    return int(setting) if setting.isdigit() and int(setting) else cores
 
 
 def threads_for(job: JobSpec, allocation: Allocation, environ: Mapping[str, str]) -> int:
@@ -148,64 +93,66 @@ def make_plans(
     strategy: Strategy,
     allocation: Allocation,
     folder: RunFolder,
-    port: int,
     environ: Mapping[str, str],
+    *,
+    env: Mapping[str, str] | None = None,
+    remote: bool = False,
 ) -> tuple[WorkerPlan, ...]:
-    """One plan a worker, in rank order. ``environ`` is what the workers inherit."""
-    world = len(allocation.slots)
-    limit = thread_limit(allocation, environ)
-    shared = {
-        "WORLD_SIZE": str(world),
-        "LOCAL_WORLD_SIZE": str(world),
-        "GROUP_RANK": "0",
-        "GROUP_WORLD_SIZE": "1",
-        "ROLE_WORLD_SIZE": str(world),
-        "MASTER_ADDR": allocation.master_addr,
-        "MASTER_PORT": str(port),
-        "TORCHELASTIC_RUN_ID": folder.path.name,
-        "TORCHELASTIC_RESTART_COUNT": "0",
-        "TORCHELASTIC_MAX_RESTARTS": "0",
-        "OMP_NUM_THREADS": str(limit),
-        "PYTHONUNBUFFERED": "1",
-        # One host: nothing has to leave it, and a host name that does not resolve can do no harm.
-        "GLOO_SOCKET_IFNAME": "lo",
-        "NCCL_SOCKET_IFNAME": "lo",
-        **_ALLOCATOR,
-    }
+    """One plan a worker, in rank order.
+
+    ``environ``: the launcher's environment, which workers on its host inherit; ``env``: the cluster
+    file's variables; ``remote``: whether workers run where this host's files and servers are not.
+    """
+    slots = allocation.slots
+    peers = tuple(
+        Peer(host=slot.host_index, address=slot.address, port=slot.port, interface=slot.interface)
+        for slot in slots
+    )
+    server = strategy.beside(slots[0].address, slots[0].port) if remote else ()
+    argv, more = _command(job, folder, environ)
     plans = []
-    for rank, slot in enumerate(allocation.slots):
-        place = Rank(
-            rank=rank,
-            local_rank=slot.local_rank,
-            world_size=world,
-            local_world_size=world,
-            master_addr=allocation.master_addr,
-            master_port=port,
-        )
-        given = shared | strategy.environ(place, allocation.device)
-        given |= {name: environ[name] for name in _YIELDING if name in environ}
-        own = {
-            "RANK": str(rank),
-            "ROLE_RANK": str(rank),
-            "LOCAL_RANK": str(slot.local_rank),
-            "CUDA_VISIBLE_DEVICES": ",".join(slot.host_devices),
-            "CUDA_DEVICE_ORDER": "PCI_BUS_ID",
-            EVENTS_VARIABLE: str(folder.events(rank)),
-            RESULT_VARIABLE: str(folder.result(rank)),
-        }
-        argv, more = _command(job, folder, environ)
+    for number, slot in enumerate(slots):
+        rank = _rank(number, slots)
+        given = contract(job, allocation, folder, rank) | defaults(allocation, slot, environ)
+        given |= strategy.environ(rank, peers, allocation.device)
+        given |= wanted(given, env or {}, environ, remote=remote)
         plans.append(
             WorkerPlan(
-                rank=rank,
+                rank=number,
                 slot=slot,
                 argv=argv,
-                env=given | own | more,
-                log_path=folder.log(rank),
-                events_path=folder.events(rank),
-                result_path=folder.result(rank),
+                env=given | more,
+                log_path=folder.log(number),
+                events_path=folder.events(number),
+                result_path=folder.result(number),
+                folder=folder.path,
+                inputs=_inputs(job, folder) if remote else {},
+                beside=(sys.executable, "-m", *server) if server and number == 0 else (),
             )
         )
     return tuple(plans)
+
+
+def _rank(number: int, slots: tuple[Slot, ...]) -> Rank:
+    slot = slots[number]
+    return Rank(
+        rank=number,
+        local_rank=slot.local_rank,
+        world_size=len(slots),
+        local_world_size=sum(other.host_index == slot.host_index for other in slots),
+        master_addr=slots[0].address,
+        master_port=slots[0].port,
+    )
+
+
+def _inputs(job: JobSpec, folder: RunFolder) -> dict[str, Path]:
+    """The files that a built-in worker reads, by their names in its folder."""
+    if job.script:
+        return {}
+    inputs = {folder.config.name: folder.config}
+    if job.resume:
+        inputs[RESUMED] = Path(job.resume)
+    return inputs
 
 
 def _command(
@@ -221,30 +168,3 @@ def _command(
     path = f"{root}:{inherited}" if inherited else root
     argv = (sys.executable, "-m", "strategies.worker", str(folder.config))
     return argv, {"PYTHONPATH": path, "PYTHONSAFEPATH": "1", GO_VARIABLE: ""}
-
-
-def describe(
-    job: JobSpec, allocation: Allocation, config: TrainConfig, plans: tuple[WorkerPlan, ...]
-) -> str:
-    """What a dry run prints: each setting with its origin, then each worker with its variables."""
-    lines = ["Settings"]
-    for name, source in job.sources.items():
-        lines.append(f"  {name:<13} {_show(getattr(job, name))}  ({source})")
-    lines.append(
-        f"Decided: {allocation.device}, {config.threads} compute threads a worker, "
-        f"gradients by {config.exchange}"
-    )
-    lines += [f"  {note}" for note in allocation.notes]
-    for plan in plans:
-        gpus = ", ".join(str(gpu.index) for gpu in plan.slot.devices)
-        where = f"GPU {gpus}" if gpus else "CPU"
-        lines.append(f"Worker {plan.rank} on {plan.slot.host}, {where}")
-        lines.append(f"  {' '.join(plan.argv)}")
-        if plan.slot.cpus:
-            lines.append(f"  bound to processors {json.dumps(list(plan.slot.cpus))}")
-        lines += [f"  {name}={value}" for name, value in sorted(plan.env.items())]
-    return "\n".join(lines)
-
-
-def _show(value: object) -> str:
-    return "-" if value is None else str(value)

@@ -6,7 +6,8 @@ import importlib.util
 import os
 import sys
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from contextlib import closing
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -15,8 +16,12 @@ import psutil
 
 from clusters import REQUIRES, load_cluster
 from clusters.base import Allocation, Cluster, ClusterError, WorkerPlan
+from launcher.folder import RunFolder
 from launcher.job import Given, JobSpec, NotSetUp, UserError, choose_strategy, resolve
-from launcher.plan import RunFolder, make_config, make_plans
+from launcher.output import Output
+from launcher.place import Place, choose_place, read_file, with_file
+from launcher.plan import make_config, make_plans
+from launcher.room import Wait, find_room
 from strategies import load_strategy
 from strategies.base import Strategy, TrainConfig
 from strategies.mnist.data import DataError, check
@@ -26,11 +31,14 @@ from strategies.mnist.data import DataError, check
 class Prepared:
     """All decisions of a run. ``config`` is what the built-in training is told.
 
-    ``started``: when the command was, in seconds since 1970.
+    ``asked``: the job as it was asked for; ``job`` differs from it after a restart. ``started``:
+    when the command was, in seconds since 1970. Whoever has one closes it.
     """
 
+    asked: JobSpec
     job: JobSpec
     strategy: Strategy
+    place: Place
     cluster: Cluster
     allocation: Allocation
     folder: RunFolder
@@ -43,43 +51,86 @@ class Prepared:
         """What must stand beside every figure; "" for GPUs."""
         if self.allocation.device == "cuda":
             return ""
-        workers = self.job.gpus
+        workers = self.allocation.workers
         text = f"{workers} {self.allocation.noun}{'' if workers == 1 else 's'}"
         return text + (", oversubscribed" if self.allocation.cores_per_worker < 1 else "")
 
+    @property
+    def sources(self) -> dict[str, str]:
+        """Where each setting came from, those of the place included."""
+        return {**self.job.sources, **self.place.sources}
 
-def prepare(given: Mapping[str, Given], out: Path | None) -> Prepared:
-    """Reads what the decisions need and decides. Raises UserError."""
-    values, checkpoint, samples = _read_inputs(given)
+    def close(self) -> None:
+        self.cluster.close()
+
+    def decided(self, **changes: Any) -> Prepared:
+        """The same run with another job, allocation or folder: configuration and plans follow."""
+        new = replace(self, **changes)
+        config, plans = _follow(
+            new.job, new.strategy, new.place, new.cluster, new.allocation, new.folder
+        )
+        return replace(new, config=config, plans=plans)
+
+
+def prepare(given: Mapping[str, Given], out: Path | None, output: Output) -> Prepared:
+    """Reads what the decisions need and decides; waits for room if asked to. Raises UserError."""
+    file = read_file(given)
+    values, checkpoint, samples = _read_inputs(with_file(given, file))
     strategy = load_strategy(choose_strategy(values, checkpoint))
-    cluster = load_cluster(strategy.cluster)
-    host = cluster.probe()
-    job = resolve(
-        values,
-        default_gpus=len(host.gpus) or 1,
-        samples=samples,
-        checkpoint=checkpoint,
-        exchanges=strategy.exchanges,
-    )
-    _require(strategy, job)
+    place = choose_place(given, os.environ, strategy.cluster, file)
+    cluster = load_cluster(place.spec)
+    if not cluster.remote:
+        _require(strategy, place.spec.kind, values)
     try:
-        allocation = cluster.allocate(host, job.gpus, job.device, strategy.process_per)
-        port = cluster.free_port()
+        hosts = cluster.probe()
+        job = resolve(
+            values,
+            default_gpus=sum(host.gpu_count for host in hosts) or 1,
+            samples=samples,
+            checkpoint=checkpoint,
+            exchanges=strategy.exchanges,
+        )
+        with closing(Wait(output)) as wait:
+            allocation = find_room(cluster, hosts, job, strategy, wait)
+        if job.precision == "tf32" and allocation.device == "cpu":
+            raise UserError(f"{job.origin('precision')}: only GPUs have it; take fp32 or bf16")
+        folder = RunFolder(path=_folder(out, job))
+        config, plans = _follow(job, strategy, place, cluster, allocation, folder)
     except ClusterError as error:
-        raise UserError(f"{job.origin('gpus')}: {error}") from None
-    if job.precision == "tf32" and allocation.device == "cpu":
-        raise UserError(f"{job.origin('precision')}: only GPUs have it; take fp32 or bf16")
-    folder = RunFolder(path=_folder(out, job))
+        cluster.close()
+        raise UserError(f"{place.title}: {error}") from None
+    except BaseException:
+        cluster.close()
+        raise
     return Prepared(
+        asked=job,
         job=job,
         strategy=strategy,
+        place=place,
         cluster=cluster,
         allocation=allocation,
         folder=folder,
-        config=make_config(job, strategy, allocation, folder, os.environ),
-        plans=make_plans(job, strategy, allocation, folder, port, os.environ),
+        config=config,
+        plans=plans,
         started=psutil.Process().create_time(),
     )
+
+
+def _follow(
+    job: JobSpec,
+    strategy: Strategy,
+    place: Place,
+    cluster: Cluster,
+    allocation: Allocation,
+    folder: RunFolder,
+) -> tuple[TrainConfig, tuple[WorkerPlan, ...]]:
+    """What follows from the rest."""
+    remote = cluster.remote
+    config = make_config(job, strategy, allocation, folder, os.environ, remote=remote)
+    plans = make_plans(
+        job, strategy, allocation, folder, os.environ, env=place.spec.env, remote=remote
+    )
+    return config, plans
 
 
 def _read_inputs(
@@ -109,12 +160,12 @@ def _read_inputs(
         raise UserError(f"{data.source} {data.value}: {error}") from None
 
 
-def _require(strategy: Strategy, job: JobSpec) -> None:
+def _require(strategy: Strategy, kind: str, values: Mapping[str, Given]) -> None:
     """Refuses what is not installed. A script brings its own framework, not its cluster's."""
-    needed = REQUIRES.get(strategy.cluster, ())
-    if not job.script:
+    needed = REQUIRES.get(kind, ())
+    if "script" not in values:
         needed = (*strategy.requires, *needed)
-    if job.tensorboard:
+    if "tensorboard" in values and values["tensorboard"].value:
         needed = (*needed, "tensorboard")
     missing = [name for name in needed if importlib.util.find_spec(name) is None]
     if missing:

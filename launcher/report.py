@@ -39,9 +39,21 @@ class FailureReport:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Report:
-    """``conditions`` stands beside every figure, "" on GPUs: CPU workers, oversubscription.
+class Restart:
+    """A failure after which the job went on, with how many workers, where and from what."""
 
+    failure: FailureReport
+    workers_before: int
+    workers: int
+    hosts: list[str]
+    resumed_from: str | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Report:
+    """``workers``, ``hosts`` and the speeds are those of the last attempt.
+
+    ``conditions`` stands beside every figure, "" on GPUs: CPU workers, oversubscription.
     ``time_to_first_step_s``: from the start of the command's process to the first finished
     optimizer step. ``scaling``: the job's batch first, then a larger one.
     """
@@ -55,6 +67,8 @@ class Report:
     device_name: str = ""
     conditions: str
     host: str
+    hosts: list[str]
+    cluster: dict[str, Any]
     settings: dict[str, Any]
     sources: dict[str, str]
     command: list[str]
@@ -69,6 +83,7 @@ class Report:
     checkpoint: str | None = None
     versions: dict[str, str] = field(default_factory=dict)
     failure: FailureReport | None = None
+    restarts: list[Restart] = field(default_factory=list)
 
     def to_json(self) -> str:
         """JSON; a loss that is no number (a training that diverged) is null."""

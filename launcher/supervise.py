@@ -13,7 +13,6 @@ from launcher.results import WorkerResult, first_failure, lost_a_peer
 POLL_S = 0.05
 GRACE_S = 3.0  # between asking the workers to end and killing them
 _GIVE_UP_S = 5.0  # after the kill: a process in the kernel's hands may never end
-_SETTLE_S = 1.0  # for the cause to show, when the first to fail complains of a lost peer
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,11 +43,18 @@ class Outcome:
 
 
 class Supervisor:
-    """A state machine over polled workers; ``step`` never blocks."""
+    """A state machine over polled workers; ``step`` never blocks.
+
+    ``settle_s``: how long the cause may take to show, when the first to fail has lost a peer.
+    """
 
     def __init__(
-        self, workers: Sequence[Worker], clock: Callable[[], float] = time.monotonic
+        self,
+        workers: Sequence[Worker],
+        clock: Callable[[], float] = time.monotonic,
+        settle_s: float = 1.0,
     ) -> None:
+        self._settle_s = settle_s
         self._running = list(workers)
         self._clock = clock
         self._results: list[WorkerResult] = []
@@ -73,7 +79,7 @@ class Supervisor:
                 result = WorkerResult(plan=worker.plan, ended=ended, stopped_by_us=stopped)
                 self._results.append(result)
                 if result.failed and self._stop_at is None:
-                    self._stop_at = now + (_SETTLE_S if lost_a_peer(result) else 0.0)
+                    self._stop_at = now + (self._settle_s if lost_a_peer(result) else 0.0)
         self._act(now)
 
     def interrupt(self, number: int) -> None:
@@ -133,7 +139,7 @@ def supervise(
     try:
         for plan in plans:
             workers.append(cluster.start(plan))
-        supervisor = Supervisor(workers)
+        supervisor = Supervisor(workers, settle_s=cluster.settle_s)
         while True:
             supervisor.step()
             for number in interrupts():
@@ -143,4 +149,4 @@ def supervise(
                 return supervisor.outcome()
             time.sleep(POLL_S)
     finally:
-        cluster.close()
+        cluster.release()

@@ -53,6 +53,12 @@ def _figures(report: Report) -> Table:
 
 def _rows(report: Report) -> list[tuple[str, str, str]]:
     rows = []
+    for restart in report.restarts:
+        failure = restart.failure
+        what = f"rank {failure.rank} on {failure.host}: {failure.end}"
+        if restart.workers != restart.workers_before:
+            what += f"; from then on {restart.workers} instead of {restart.workers_before} workers"
+        rows.append(("restart", "", what))
     if report.time_to_first_step_s is not None:
         value = f"{report.time_to_first_step_s:.2f} s"
         rows.append(("first step", value, "after the command"))

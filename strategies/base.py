@@ -49,6 +49,20 @@ class Rank:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Peer:
+    """A process of the job as the others reach it.
+
+    ``host``: which of the job's hosts, from 0; ``port``: one at ``address`` that is free for this
+    process; ``interface``: the network interface that has the address.
+    """
+
+    host: int
+    address: str
+    port: int
+    interface: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class TrainConfig:
     """A built-in training job, the same for all its ranks.
 
@@ -61,7 +75,8 @@ class TrainConfig:
     device; ``oversubscribed`` says that the devices outnumber the cores; ``exchange`` is one of
     the strategy's ``exchanges``; ``baseline`` says whether to measure the scaling afterwards.
     ``data`` is None for the packaged MNIST; ``resume`` is a checkpoint file; ``tensorboard`` is a
-    folder for event files, None for none.
+    folder for event files, None for none. ``checkpoints``, ``resume`` and ``tensorboard`` are
+    relative to the folder of the file in which a worker finds this.
     """
 
     strategy: str
@@ -93,8 +108,13 @@ class TrainConfig:
         return json.dumps(asdict(self), indent=2)
 
     @classmethod
-    def from_json(cls, text: str) -> TrainConfig:
-        return cls(**json.loads(text))
+    def read(cls, path: Path) -> TrainConfig:
+        """What a file says, its paths made absolute."""
+        values = json.loads(path.read_text())
+        for name in ("checkpoints", "resume", "tensorboard"):
+            if values[name] is not None:
+                values[name] = str(path.parent.absolute() / values[name])
+        return cls(**values)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -131,13 +151,14 @@ class ScalingSamples:
 
 @dataclass(frozen=True, kw_only=True)
 class TrainMetrics:
-    """What rank 0 reports of a finished training.
+    """What rank 0 reports of a training, finished or not.
 
     ``throughput``: samples/s over all ranks, a value for each timed window after the warm-up;
     ``first_step``: when the first optimizer step was done, seconds since 1970;
-    ``exchange``: what carried the gradients; ``losses``: the mean loss of every step of this run,
-    the first one being step ``first_loss_step``; ``scaling``: for the job's own batch per rank
-    and, behind it, for a larger one.
+    ``checkpoint``: the name of the last one; ``exchange``: what carried the gradients;
+    ``losses``: the mean loss of every step of this run, the first one being step
+    ``first_loss_step``; ``scaling``: for the job's own batch per rank and, behind it, for a larger
+    one.
     """
 
     epochs: list[EpochMetrics]
@@ -179,17 +200,26 @@ class Strategy(Protocol):
     def missing(self) -> str | None:
         """What beyond ``requires`` is missing on this machine, and how to get it; None if ready."""
 
-    def environ(self, rank: Rank, device: str) -> dict[str, str]:
-        """Variables that the framework of this strategy wants in the worker of ``rank``."""
+    def environ(self, rank: Rank, peers: tuple[Peer, ...], device: str) -> dict[str, str]:
+        """Variables that the framework of this strategy wants in the worker of ``rank``.
+
+        ``peers``: all processes of the job, in rank order.
+        """
 
     def serve(self, address: str, port: int) -> AbstractContextManager[None]:
-        """What the launcher has to serve at MASTER_ADDR and MASTER_PORT while the job runs."""
+        """What has to be served at MASTER_ADDR and MASTER_PORT while the job runs."""
 
-    def choose_exchange(self, asked: str, *, device: str, devices: int, linked: bool) -> str:
+    def beside(self, address: str, port: int) -> tuple[str, ...]:
+        """A module and its arguments, which serve the same from a process of their own; or ()."""
+
+    def choose_exchange(
+        self, asked: str, *, device: str, devices: int, linked: bool, hosts: int
+    ) -> str:
         """One of ``exchanges`` for ``asked``, which may be "auto".
 
-        ``linked``: whether each of the job's GPUs reaches all others through NVLink. Raises
-        ValueError for one that the devices cannot do.
+        ``devices``: how many a process has; ``linked``: whether each of the job's GPUs reaches all
+        others through NVLink; ``hosts``: on how many the job runs. Raises ValueError for one that
+        the devices cannot do.
         """
 
     def warm_up(self, config: TrainConfig) -> None:

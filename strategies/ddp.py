@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import TYPE_CHECKING, Literal
 
-from strategies.base import Rank, TrainConfig
+from strategies.base import Peer, Rank, TrainConfig
 
 if TYPE_CHECKING:
     from strategies.mnist.engine import Engine
@@ -24,13 +24,18 @@ class Ddp:
     def missing(self) -> str | None:
         return None
 
-    def environ(self, rank: Rank, device: str) -> dict[str, str]:
+    def environ(self, rank: Rank, peers: tuple[Peer, ...], device: str) -> dict[str, str]:
         return {}
 
     def serve(self, address: str, port: int) -> AbstractContextManager[None]:
         return nullcontext()  # rank 0 serves the store
 
-    def choose_exchange(self, asked: str, *, device: str, devices: int, linked: bool) -> str:
+    def beside(self, address: str, port: int) -> tuple[str, ...]:
+        return ()
+
+    def choose_exchange(
+        self, asked: str, *, device: str, devices: int, linked: bool, hosts: int
+    ) -> str:
         return asked  # "auto" is decided when the model's gradients are known
 
     def warm_up(self, config: TrainConfig) -> None:

@@ -8,16 +8,19 @@ peers without horovodrun. What is asked of it: ``horovod/common/gloo/http_store.
 
 from __future__ import annotations
 
+import signal
 import socket
 import socketserver
+import sys
 import threading
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
-from strategies.base import Rank
+from strategies.base import Peer, Rank
 
 _LOOPBACK = "127.0.0.1"
 _BACKLOG = 1024  # all workers connect at once, and again for every key
@@ -43,28 +46,29 @@ def serve(address: str = _LOOPBACK, port: int = 0) -> Iterator[int]:
             server.hang_up()
 
 
-def horovod_environ(rank: Rank, store_port: int, interface: str) -> dict[str, str]:
+def horovod_environ(rank: Rank, peers: tuple[Peer, ...]) -> dict[str, str]:
     """What makes ``hvd.init()`` of this worker meet the others over Gloo.
 
-    The store is at MASTER_ADDR and ``store_port``; ``interface`` is the network interface between
-    the workers, "lo" on one host. All hosts have the same number of workers.
+    The store is at MASTER_ADDR and MASTER_PORT. Cross rank and size count, as horovodrun does, the
+    hosts that have a worker of this local rank: hosts may have unequally many.
     """
-    host, hosts = rank.rank // rank.local_world_size, rank.world_size // rank.local_world_size
+    own = peers[rank.rank]
+    workers = Counter(peer.host for peer in peers)
+    across = [host for host in sorted(workers) if workers[host] > rank.local_rank]
     return {
         "HOROVOD_RANK": str(rank.rank),
         "HOROVOD_SIZE": str(rank.world_size),
         "HOROVOD_LOCAL_RANK": str(rank.local_rank),
         "HOROVOD_LOCAL_SIZE": str(rank.local_world_size),
-        "HOROVOD_CROSS_RANK": str(host),
-        "HOROVOD_CROSS_SIZE": str(hosts),
+        "HOROVOD_CROSS_RANK": str(across.index(own.host)),
+        "HOROVOD_CROSS_SIZE": str(len(across)),
         # Part of a path in the store: a host's own name could be another host's too.
-        "HOROVOD_HOSTNAME": f"host-{host}",
+        "HOROVOD_HOSTNAME": f"host-{own.host}",
         "HOROVOD_CONTROLLER": "gloo",
         "HOROVOD_CPU_OPERATIONS": "gloo",
         "HOROVOD_GLOO_RENDEZVOUS_ADDR": rank.master_addr,
-        "HOROVOD_GLOO_RENDEZVOUS_PORT": str(store_port),
-        "HOROVOD_GLOO_IFACE": interface,
-        "NCCL_SOCKET_IFNAME": interface,
+        "HOROVOD_GLOO_RENDEZVOUS_PORT": str(rank.master_port),
+        "HOROVOD_GLOO_IFACE": own.interface,
     }
 
 
@@ -142,3 +146,13 @@ class _Request(BaseHTTPRequestHandler):
 
     def log_message(self, format: str, *args: Any) -> None:
         """Nothing: the launcher's output is for people."""
+
+
+def main() -> None:
+    """``python -m strategies.gloo_store ADDRESS PORT``: serves until it is ended."""
+    with serve(sys.argv[1], int(sys.argv[2])):
+        signal.pause()
+
+
+if __name__ == "__main__":
+    main()

@@ -7,13 +7,12 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Literal
 
 from strategies import gloo_store, horovod_build
-from strategies.base import Rank, TrainConfig
+from strategies.base import Peer, Rank, TrainConfig
 
 if TYPE_CHECKING:
     from strategies.mnist.engine import Engine
     from strategies.mnist.inputs import Inputs
 
-_LOOPBACK_INTERFACE = "lo"
 # How often Horovod looks for tensors to exchange. Its own 1 ms is most of a small model's step;
 # from 0.2 ms down the looking takes the cores from the training (docs/measured.md).
 _CYCLE_MS = "0.5"
@@ -30,8 +29,8 @@ class Horovod:
     def missing(self) -> str | None:
         return horovod_build.horovod_ready()
 
-    def environ(self, rank: Rank, device: str) -> dict[str, str]:
-        place = gloo_store.horovod_environ(rank, rank.master_port, _LOOPBACK_INTERFACE)
+    def environ(self, rank: Rank, peers: tuple[Peer, ...], device: str) -> dict[str, str]:
+        place = gloo_store.horovod_environ(rank, peers)
         return {**place, "HOROVOD_CYCLE_TIME": _CYCLE_MS}
 
     @contextmanager
@@ -39,7 +38,12 @@ class Horovod:
         with gloo_store.serve(address, port):
             yield
 
-    def choose_exchange(self, asked: str, *, device: str, devices: int, linked: bool) -> str:
+    def beside(self, address: str, port: int) -> tuple[str, ...]:
+        return ("strategies.gloo_store", address, str(port))
+
+    def choose_exchange(
+        self, asked: str, *, device: str, devices: int, linked: bool, hosts: int
+    ) -> str:
         return asked  # Horovod knows what it was built with
 
     def warm_up(self, config: TrainConfig) -> None:

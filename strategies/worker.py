@@ -19,7 +19,14 @@ from pathlib import Path
 from typing import NoReturn
 
 from strategies import load_strategy
-from strategies.base import GO_VARIABLE, RESULT_VARIABLE, Rank, TrainConfig, write_atomically
+from strategies.base import (
+    GO_VARIABLE,
+    RESULT_VARIABLE,
+    Rank,
+    TrainConfig,
+    TrainMetrics,
+    write_atomically,
+)
 from strategies.events import emit
 from strategies.mnist.inputs import read_inputs
 from strategies.mnist.training import Training
@@ -46,9 +53,9 @@ def leave(code: int) -> NoReturn:
 
 
 def work() -> NoReturn:
-    """Trains, writes what rank 0 measured, and leaves."""
+    """Trains, writes what the first rank measured, and leaves."""
     emit("started", pid=os.getpid())
-    config = TrainConfig.from_json(Path(sys.argv[1]).read_text())
+    config = TrainConfig.read(Path(sys.argv[1]))
     strategy = load_strategy(config.strategy)
     rank = Rank.from_environ(os.environ)
     with no_garbage_collection(), ThreadPoolExecutor(1) as pool:
@@ -57,11 +64,14 @@ def work() -> NoReturn:
         inputs = reading.result()
     wait_for_go()
     with strategy.engine(rank, config, inputs) as engine:
-        metrics = Training(rank, config, engine, inputs).run()
-    if metrics is not None:
-        write_atomically(Path(os.environ[RESULT_VARIABLE]), json.dumps(asdict(metrics)))
+        Training(rank, config, engine, inputs).run(keep)
     emit("done")
     leave(0)
+
+
+def keep(metrics: TrainMetrics) -> None:
+    """Writes what was measured so far: nothing of it is lost if the training should fail."""
+    write_atomically(Path(os.environ[RESULT_VARIABLE]), json.dumps(asdict(metrics)))
 
 
 @contextmanager

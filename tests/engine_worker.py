@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from strategies.base import Rank, TrainConfig
+from strategies.base import Rank, TrainConfig, TrainMetrics
 from strategies.mirrored import Mirrored
 from strategies.mnist import checkpoint
 from strategies.mnist.inputs import read_inputs
@@ -37,9 +37,10 @@ def train(config: TrainConfig) -> dict[str, object]:
     """What the training measured, and whether its end is what it saved, scaling measured or not."""
     inputs = read_inputs(config)
     with Mirrored().engine(RANK, config, inputs) as engine:
-        metrics = Training(RANK, config, engine, inputs).run()
-        assert metrics is not None
+        measured: list[TrainMetrics] = []
+        Training(RANK, config, engine, inputs).run(measured.append)
         state = engine.state()
+    metrics = measured[-1]
     saved = checkpoint.load(Path(metrics.checkpoint or str(config.resume)))
     kept = same(state.weights, saved.weights) and same(state.momentum, saved.momentum)
     return {"metrics": asdict(metrics), "kept": kept}
@@ -48,7 +49,7 @@ def train(config: TrainConfig) -> dict[str, object]:
 def main() -> None:
     folder = Path(sys.argv[1])
     jobs = sorted(folder.glob("*.json"))
-    configs = [TrainConfig.from_json(job.read_text()) for job in jobs]
+    configs = [TrainConfig.read(job) for job in jobs]
     strategy = Mirrored()
     os.environ |= strategy.environ(RANK, "cpu")
     strategy.warm_up(configs[0])

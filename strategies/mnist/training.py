@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from strategies.base import EpochMetrics, Rank, TrainConfig, TrainMetrics
+from strategies.base import EpochMetrics, Rank, ScalingSamples, TrainConfig, TrainMetrics
 from strategies.events import emit
 from strategies.mnist import checkpoint
 from strategies.mnist.checkpoint import Checkpoint, Header
@@ -40,31 +40,37 @@ class Training:
             lr=config.lr, warmup_lr=config.warmup_lr, warmup_steps=config.warmup_steps
         )
         self.watch = Stopwatch(engine.synchronize)
+        self.epochs: list[EpochMetrics] = []
         self.losses: list[float] = []
         self.saved_as = ""
 
-    def run(self) -> TrainMetrics | None:
-        """Trains, evaluates and saves every epoch, then measures the scaling if asked to."""
-        epochs = []
+    def run(self, keep: Callable[[TrainMetrics], None]) -> None:
+        """Trains, evaluates and saves every epoch, then measures the scaling if asked to.
+
+        ``keep`` gets what there is so far, on the first rank, with every checkpoint and at the end.
+        """
         leads = self.rank.rank == 0
         with Board(self.config.tensorboard if leads else None) as board:
             while self.done < self.steps:
                 begun = self.done
                 metrics, losses = self._epoch()
-                epochs.append(metrics)
+                self.epochs.append(metrics)
                 self.losses += losses.tolist()
                 if leads:
                     self._save()
+                    keep(self._metrics([]))
                     rates = self.schedule.rates(begun, len(losses))
                     board.epoch(metrics, begun, losses, rates, self.watch.rates)
         scaling = []
         if self.config.baseline and self.rank.world_size * self.config.devices > 1:
             emit("measuring")
             scaling = self.engine.measure_scaling()
-        if not leads:
-            return None
+        if leads:
+            keep(self._metrics(scaling))
+
+    def _metrics(self, scaling: list[ScalingSamples]) -> TrainMetrics:
         return TrainMetrics(
-            epochs=epochs,
+            epochs=self.epochs,
             losses=self.losses,
             first_loss_step=self.first + 1,
             throughput=self.watch.steady,
@@ -177,7 +183,7 @@ class Training:
             versions=self._versions(),
         )
         saved = Checkpoint(header=header, weights=state.weights, momentum=state.momentum)
-        self.saved_as = str(checkpoint.save(saved, Path(config.checkpoints)))
+        self.saved_as = checkpoint.save(saved, Path(config.checkpoints)).name
 
     def _versions(self) -> dict[str, str]:
         own = {"python": platform.python_version(), "numpy": np.__version__}

@@ -1,0 +1,118 @@
+"""One attempt at a job: its slots claimed, its nodes compared, its workers followed to the end."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+
+from clusters.base import ClusterError
+from launcher import signals
+from launcher.events import EventReader
+from launcher.job import UserError
+from launcher.output import Output
+from launcher.prepare import Prepared
+from launcher.progress import make_display
+from launcher.supervise import Outcome, supervise
+from strategies.base import Rank, TrainMetrics, write_atomically
+
+
+@dataclass(frozen=True, kw_only=True)
+class Attempt:
+    """``prepared`` is what was claimed; ``metrics`` what the first rank had measured by its end."""
+
+    prepared: Prepared
+    outcome: Outcome
+    metrics: TrainMetrics | None
+
+
+def claimed(prepared: Prepared) -> Prepared:
+    """Takes hold of the slots and compares their nodes. Raises UserError."""
+    cluster = prepared.cluster
+    try:
+        prepared = prepared.decided(allocation=cluster.claim(prepared.allocation))
+    except ClusterError as error:
+        raise UserError(f"{prepared.place.title}: {error}") from None
+    _compare_nodes(prepared)
+    return prepared
+
+
+def attempt_at(prepared: Prepared, output: Output) -> Attempt:
+    """Runs a claimed job to its end. Raises UserError."""
+    try:
+        if not prepared.job.script:
+            write_atomically(prepared.folder.config, prepared.config.to_json())
+        if not output.quiet:
+            output.say(first_line(prepared))
+        outcome = _follow(prepared, output)
+    except ClusterError as error:
+        raise UserError(f"{prepared.place.title}: {error}") from None
+    finally:
+        prepared.cluster.release()
+    return Attempt(prepared=prepared, outcome=outcome, metrics=_metrics(prepared))
+
+
+def first_line(prepared: Prepared) -> str:
+    """What runs where."""
+    job, slots = prepared.job, prepared.allocation.slots
+    what = shlex.join(job.script) if job.script else f"{job.model}, global batch {job.batch_size}"
+    notes = "; ".join(prepared.allocation.notes)
+    devices = "" if prepared.allocation.noun in notes else prepared.conditions
+    if gpus := slots[0].devices:
+        devices = f"{prepared.allocation.workers} x {gpus[0].name}"
+    where = "; ".join(filter(None, (devices, notes)))
+    hosts = list(dict.fromkeys(slot.host for slot in slots))
+    return f"{job.strategy}: {what} on {', '.join(hosts)}: {where}"
+
+
+def _compare_nodes(prepared: Prepared) -> None:
+    """Refuses nodes that would not train the same. Costs each node half a second."""
+    if not prepared.cluster.remote:
+        return
+    from strategies.facts import Facts, collect
+
+    from launcher.agreement import disagreement
+
+    job = prepared.job
+    arguments = [job.strategy]
+    if job.script:
+        arguments.append("--script")
+    elif job.data_dir:
+        arguments += ["--data", job.data_dir]
+    answers = prepared.cluster.ask("strategies.facts", *arguments)
+    facts = [(host, Facts.from_json(text)) for host, text in answers.items()]
+    own = collect(prepared.strategy.name, job.data_dir)
+    if problem := disagreement(facts, own.code):
+        raise UserError(problem)
+
+
+def _follow(prepared: Prepared, output: Output) -> Outcome:
+    display = make_display(output.people, output.quiet)
+    reader = EventReader(plan.events_path for plan in prepared.plans)
+
+    def watch() -> None:
+        for event in reader.read():
+            display.take(event)
+        display.draw()
+
+    with signals.noted() as interrupts, _serving(prepared):
+        try:
+            return supervise(prepared.cluster, prepared.plans, interrupts=interrupts, watch=watch)
+        finally:
+            display.close()
+
+
+def _serving(prepared: Prepared) -> AbstractContextManager[None]:
+    """What the strategy serves, unless it runs beside a worker (``WorkerPlan.beside``)."""
+    if prepared.cluster.remote:
+        return nullcontext()
+    rank = Rank.from_environ(prepared.plans[0].env)
+    return prepared.strategy.serve(rank.master_addr, rank.master_port)
+
+
+def _metrics(prepared: Prepared) -> TrainMetrics | None:
+    result = prepared.plans[0].result_path
+    if prepared.job.script or not result.exists():
+        return None
+    return TrainMetrics.from_dict(json.loads(result.read_text()))
