@@ -27,7 +27,8 @@ class ClusterSpec:
     ``placement``: ray, how workers spread over nodes; ``gpus_per_node``: ray, exactly so many
     workers on each node that is used; ``cpus_per_worker``, ``resources_per_worker``: ray, what a
     worker holds beside its GPU; ``labels``: ray, a selector of nodes; ``exclude``: ray, patterns of
-    files that are not sent with a script; ``env``: variables for the workers.
+    files that are not sent with a script; ``ships_folder``: whether the job is a script, whose
+    folder nodes have to get; ``env``: variables for the workers.
     """
 
     kind: str = "local"
@@ -40,6 +41,7 @@ class ClusterSpec:
     resources_per_worker: Mapping[str, float] = field(default_factory=dict)
     labels: Mapping[str, str] = field(default_factory=dict)
     exclude: tuple[str, ...] = ()
+    ships_folder: bool = False
     env: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -95,7 +97,8 @@ class Slot:
 
     ``host_devices``: CUDA_VISIBLE_DEVICES' value for the host's devices of this job; ``cpus``: the
     processors to bind the worker to, empty for no binding; ``port``: one at ``address`` that is
-    free for this process, 0 until the slot is claimed; ``count``: how many devices it has.
+    free for this process, 0 until the slot is claimed, as ``interface`` (that of the address) and
+    ``devices`` may be empty until then; ``count``: how many devices it has.
     """
 
     host: str
@@ -116,7 +119,8 @@ class Allocation:
     """The slots of a job, in rank order, and how many cores each of its devices has.
 
     ``noun``: what the job's devices are called, "CPU worker" for one; ``linked``: whether each of
-    its GPUs reaches all others through NVLink.
+    its GPUs reaches all others through NVLink; ``chosen_for_us``: whether nobody asked for just
+    this ``device``.
     """
 
     slots: tuple[Slot, ...]
@@ -125,6 +129,7 @@ class Allocation:
     noun: str = "CPU worker"
     linked: bool = False
     notes: tuple[str, ...] = ()
+    chosen_for_us: bool = False
 
     @property
     def workers(self) -> int:

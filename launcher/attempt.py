@@ -80,7 +80,10 @@ def _compare_nodes(prepared: Prepared) -> None:
         arguments.append("--script")
     elif job.data_dir:
         arguments += ["--data", job.data_dir]
-    answers = prepared.cluster.ask("strategies.facts", *arguments)
+    try:
+        answers = prepared.cluster.ask("strategies.facts", *arguments)
+    except ClusterError as error:
+        raise UserError(f"{prepared.place.title}: {error}") from None
     facts = [(host, Facts.from_json(text)) for host, text in answers.items()]
     own = collect(prepared.strategy.name, job.data_dir)
     if problem := disagreement(facts, own.code):

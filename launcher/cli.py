@@ -22,7 +22,7 @@ from strategies import STRATEGIES
 from strategies.mnist.models import MODELS
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
-COMMANDS = ("cluster", "compare", "export", "manifest", "setup")
+COMMANDS = ("cluster", "compare", "export", "logs", "manifest", "setup", "status", "stop", "submit")
 """Those of ``commands.py``; a script of such a name is started as ./compare."""
 _NOT_SETTINGS = {"out", "json", "dry_run", "quiet", "version", "strategies"}
 

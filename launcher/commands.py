@@ -1,4 +1,4 @@
-"""The commands beside the training: compare, export, setup. Text to values, and back."""
+"""The commands beside the training: cluster, compare, export, setup. Text to values, and back."""
 
 from __future__ import annotations
 
@@ -7,10 +7,11 @@ from typing import Annotated
 
 import typer
 
-from launcher import cli
+from launcher import cli, cluster_file, remote_commands
 from launcher.compare import compare as compare_strategies
 from launcher.export import export as export_model
 from launcher.job import UserError
+from launcher.manifest import manifest as make_manifest
 from launcher.setup import setup_horovod
 from strategies import STRATEGIES
 
@@ -20,6 +21,14 @@ commands = typer.Typer(
     pretty_exceptions_enable=False,
     no_args_is_help=True,
 )
+cluster = typer.Typer(
+    add_completion=False,
+    rich_markup_mode=None,
+    no_args_is_help=True,
+    help="Checks cluster files, and says how to write one.",
+)
+commands.add_typer(cluster, name="cluster")
+remote_commands.register(commands)
 _PASSED_ON = {"allow_extra_args": True, "ignore_unknown_options": True}
 
 
@@ -45,12 +54,10 @@ def compare(
     All options of a training may be given too (--gpus, --model, --batch-size, ...): see
     ``launcher --help``.
     """
-    training = typer.main.get_command(cli.app)
     with cli.mistakes_told():
-        asked = training.make_context(f"{context.info_name}", list(context.args))
+        given = cli.parsed(context.args, context.info_name)
         names = [name.strip() for name in strategies.split(",") if name.strip()]
         output = cli.make_output(json, quiet)
-        given = cli.given_by(asked)  # type: ignore[arg-type]  # typer's own kind of context
         code = cli.setup_offered(
             lambda: compare_strategies(names, given, out, output, dry_run=dry_run), output
         )
@@ -84,3 +91,45 @@ def setup(
             raise UserError(f"setup {what}: not known; there is horovod")
         code = setup_horovod(cli.make_output(as_json=False, quiet=quiet), force=force)
     raise typer.Exit(code)
+
+
+@commands.command("manifest", context_settings=_PASSED_ON)
+def manifest(
+    context: typer.Context,
+    kind: Annotated[str, typer.Argument(help="kuberay or slurm")],
+    cluster: Annotated[
+        str | None, typer.Option(help="A cluster file, or the name of an example.")
+    ] = None,
+    name: Annotated[str | None, typer.Option(help="The job's name.")] = None,
+    out: Annotated[Path | None, typer.Option(help="A new file. Default: print it.")] = None,
+) -> None:
+    """Prints KubeRay's manifest, or Slurm's script, of a training on a cluster of its own.
+
+    The training's options come behind --: manifest slurm -- --gpus 16 --model mlp
+    """
+    with cli.mistakes_told():
+        given = cli.parsed(context.args, context.info_name)
+        make_manifest(kind, given, context.args, cluster=cluster, name=name, out=out)
+
+
+@cluster.command("validate")
+def validate_cluster(
+    file: Annotated[str, typer.Argument(help="A cluster file, or the name of an example.")],
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print failures only.")] = False,
+) -> None:
+    """Checks a cluster file, and names all that is wrong with it, by line."""
+    with cli.mistakes_told():
+        code = cluster_file.validate(file, cli.make_output(as_json=False, quiet=quiet))
+    raise typer.Exit(code)
+
+
+@cluster.command("schema")
+def print_cluster_schema() -> None:
+    """Prints the JSON schema of cluster files, for editors."""
+    cluster_file.print_schema()
+
+
+@cluster.command("examples")
+def list_cluster_examples() -> None:
+    """Lists the examples that are shipped; --cluster takes their names."""
+    cluster_file.list_examples(cli.make_output(as_json=False, quiet=False))

@@ -14,7 +14,14 @@ from clusters.base import WorkerPlan
 from launcher.output import Output
 from launcher.prepare import Prepared
 
-_CHOSEN_LATER = {"0": "(a free port, chosen at the start)"}
+_AT_THE_START = {
+    "MASTER_PORT": ("0", "a free port"),
+    "GLOO_SOCKET_IFNAME": ("", "the interface of its address"),
+    "NCCL_SOCKET_IFNAME": ("", "the interface of its address"),
+    "HOROVOD_GLOO_IFACE": ("", "the interface of its address"),
+    "HOROVOD_GLOO_RENDEZVOUS_PORT": ("0", "a free port"),
+}
+"""Variables whose values are known once the slots are claimed; until then, they have the first."""
 
 
 def show(jobs: Sequence[Prepared], output: Output) -> None:
@@ -28,7 +35,7 @@ def show(jobs: Sequence[Prepared], output: Output) -> None:
         output.say(decisions(job))
         output.people.print(_workers(job))
         for plan in job.plans:
-            output.say(environment(plan))
+            output.say(environment(plan, cuda=job.allocation.device == "cuda"))
 
 
 def as_data(job: Prepared) -> dict[str, Any]:
@@ -67,12 +74,14 @@ def decisions(job: Prepared) -> str:
     return "\n".join([*lines, *(f"  {note}" for note in job.allocation.notes)])
 
 
-def environment(plan: WorkerPlan) -> str:
+def environment(plan: WorkerPlan, *, cuda: bool) -> str:
     """A worker's variables, one a line."""
     lines = [f"Worker {plan.rank}, variables"]
     for name, value in sorted(plan.env.items()):
-        shown = _CHOSEN_LATER.get(value, value) if name.endswith("_PORT") else value
-        lines.append(f"  {name}={shown}")
+        unknown, later = _AT_THE_START.get(name, (None, ""))
+        if name == "CUDA_VISIBLE_DEVICES" and not value and cuda:
+            unknown, later = "", "those that Ray gives"
+        lines.append(f"  {name}={f'({later}, at the start)' if value == unknown else value}")
     return "\n".join(lines)
 
 

@@ -61,10 +61,11 @@ def choose_place(
     if address is not None:
         _check(address)
         values["address"] = address
-    names = [field.name for field in fields(ClusterSpec)]
+    names = [field.name for field in fields(ClusterSpec) if field.name != "ships_folder"]
     known = {name: values[name] for name in names if name in values}
+    plain = {name: _plain(name, one.value) for name, one in known.items()}
     return Place(
-        spec=ClusterSpec(**{name: _plain(name, one.value) for name, one in known.items()}),
+        spec=ClusterSpec(**plain, ships_folder="script" in given),
         sources={name: known[name].source if name in known else "default" for name in names},
     )
 
@@ -76,12 +77,9 @@ def read_file(given: Mapping[str, Given]) -> FileSpec | None:
     """
     if "cluster" not in given or given["cluster"].value in CLUSTERS:
         return None
-    from clusters.spec import SpecError, locate, read_spec
+    from launcher.cluster_file import read_cluster
 
-    try:
-        return read_spec(locate(given["cluster"].value))
-    except SpecError as error:
-        raise UserError(f"{given['cluster'].source} {given['cluster'].value}: {error}") from None
+    return read_cluster(given["cluster"].value)
 
 
 def with_file(given: Mapping[str, Given], file: FileSpec | None) -> dict[str, Given]:

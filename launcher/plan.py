@@ -109,7 +109,7 @@ def make_plans(
         for slot in slots
     )
     server = strategy.beside(slots[0].address, slots[0].port) if remote else ()
-    argv, more = _command(job, folder, environ)
+    argv, more = _command(job, folder, environ, remote=remote)
     plans = []
     for number, slot in enumerate(slots):
         rank = _rank(number, slots)
@@ -156,7 +156,7 @@ def _inputs(job: JobSpec, folder: RunFolder) -> dict[str, Path]:
 
 
 def _command(
-    job: JobSpec, folder: RunFolder, environ: Mapping[str, str]
+    job: JobSpec, folder: RunFolder, environ: Mapping[str, str], *, remote: bool
 ) -> tuple[tuple[str, ...], dict[str, str]]:
     """The worker's command and the variables that only it needs."""
     if job.script:
@@ -167,4 +167,6 @@ def _command(
     # The user's folder may have a "strategies" of its own: keep it out of the built-in worker.
     path = f"{root}:{inherited}" if inherited else root
     argv = (sys.executable, "-m", "strategies.worker", str(folder.config))
+    if remote:  # the node has its own place for what it was sent
+        return argv, {"PYTHONSAFEPATH": "1"}
     return argv, {"PYTHONPATH": path, "PYTHONSAFEPATH": "1", GO_VARIABLE: ""}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from contextlib import closing
 from pathlib import Path
@@ -10,6 +11,7 @@ from launcher import signals
 from launcher.attempt import Attempt, attempt_at, claimed
 from launcher.describe import show
 from launcher.history import make_report
+from launcher.homecoming import bring_home
 from launcher.job import Given, UserError
 from launcher.output import Output as Output  # noqa: PLC0414
 from launcher.prepare import Prepared, prepare
@@ -29,6 +31,7 @@ def run(given: Mapping[str, Given], out: Path | None, output: Output, *, dry_run
         outcome, report = carry_out(prepared, output)
     if output.as_json:
         print(report.to_json())
+    bring_home(prepared.folder.path, os.environ)
     return outcome.exit_code
 
 

@@ -22,7 +22,10 @@ _YIELDING = {
     "PYTHONUNBUFFERED",
 }
 # Of the launcher's environment, what a worker on another host gets: settings of the frameworks.
-_SENT = ("GLOO_", "HOROVOD_", "KMP_", "MKL_", "NCCL_", "OMP_", "TF_", "TORCH_", "XLA_")
+_SENT = (
+    *("GLOO_", "HOROVOD_", "KMP_", "MKL_", "NCCL_", "OMP_", "TORCH_", "XLA_"),
+    *("TF_CPP_", "TF_DETERMINISTIC_", "TF_ENABLE_", "TF_FORCE_", "TF_GPU_", "TF_XLA_"),
+)
 
 
 def thread_limit(allocation: Allocation, environ: Mapping[str, str]) -> int:

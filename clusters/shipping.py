@@ -1,0 +1,71 @@
+"""What a Ray cluster's nodes are sent: this project's code, and a script's folder."""
+
+from __future__ import annotations
+
+import importlib.util
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from clusters.base import ClusterError
+
+_ROOT = Path(__file__).parent.parent
+_OURS = ("clusters", "strategies")
+# What they import beside the frameworks and numpy, which a framework brings along. Its binary
+# serves every Python of a platform, and nodes of another platform are refused anyway.
+_LIBRARIES = ("safetensors",)
+_NOT_SENT = (".git", ".venv", "__pycache__", "*.pyc", "runs", ".mypy_cache", ".ruff_cache")
+_MOST_BYTES = 500 * 2**20  # Ray's own limit for a package
+
+
+@dataclass(frozen=True)
+class Shipment:
+    """``modules``: packages for Ray's py_modules; ``bytes``: of all that is sent."""
+
+    modules: tuple[Path, ...]
+    bytes: int
+
+    @property
+    def note(self) -> str:
+        names = ", ".join(path.name for path in self.modules)
+        return f"each node is sent {self.bytes / 1e6:.1f} MB once: {names}"
+
+
+def stage(folder: Path) -> Shipment:
+    """Copies what every job needs below ``folder``, without what compilers and tests leave."""
+    modules = []
+    for source in [*(_ROOT / name for name in _OURS), *map(_installed, _LIBRARIES)]:
+        target = folder / source.name
+        shutil.copytree(source, target, ignore=shutil.ignore_patterns(*_NOT_SENT))
+        modules.append(target)
+    return Shipment(tuple(modules), sum(map(size_of, modules)))
+
+
+def size_of(folder: Path, exclude: Sequence[str] = ()) -> int:
+    """Bytes of all files below a folder, but for those that match ``exclude``."""
+    ignore = shutil.ignore_patterns(*_NOT_SENT, *exclude)
+    total = 0
+    for path in folder.iterdir():
+        if not ignore(str(folder), [path.name]):
+            total += size_of(path, exclude) if path.is_dir() else path.stat().st_size
+    return total
+
+
+def working_dir(folder: Path, exclude: Sequence[str]) -> dict[str, object]:
+    """Ray's runtime environment for a script in ``folder``. Raises ClusterError if too large."""
+    size = size_of(folder, exclude)
+    if size > _MOST_BYTES:
+        raise ClusterError(
+            f"the script's folder {folder} has {size / 1e6:,.0f} MB, and Ray sends "
+            f"{_MOST_BYTES / 1e6:,.0f} MB at most; list what the script does not need under "
+            "`exclude` in the cluster file"
+        )
+    return {"working_dir": str(folder), "excludes": [*_NOT_SENT, *exclude]}
+
+
+def _installed(name: str) -> Path:
+    found = importlib.util.find_spec(name)
+    assert found is not None  # it is one of this package's dependencies
+    assert found.origin is not None
+    return Path(found.origin).parent
