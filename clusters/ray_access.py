@@ -22,7 +22,7 @@ from clusters.grpc_ping import CLIENT_CALL, HEAD_CALL, UNAUTHENTICATED, Answer, 
 _TIMEOUT_S = 3.0
 _CLIENT_PORT = 10001  # of ray:// addresses without one, as Ray has it
 _HEAD_TOKEN = "`ray get-auth-token` prints it on the cluster's head"
-_DENIED = ("unauthenticated", "invalidauthtoken", "authenticationerror", "authentication token")
+_DENIED = ("unauthenticated", "invalidauthtoken", "authentication token", "ray_auth_token")
 _MISMATCH = re.compile(r"Ray: (\S+)\s+Python: (\S+)")
 _NOISE = ("traceback", "file ", "the above exception", "during handling")
 

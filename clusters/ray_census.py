@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from contextlib import suppress
+from ipaddress import ip_address
 from typing import Any
 
 _ANSWER_S = 2.0
@@ -55,8 +56,8 @@ def _tables() -> tuple[list[dict[str, Any]], dict[str, dict[str, float]]]:
 
 
 def hosts(nodes: list[dict[str, Any]], free: dict[str, dict[str, float]]) -> list[dict[str, Any]]:
-    """The fields of ``Host`` of the nodes that are alive; no two have one name. Pure."""
-    alive = [node for node in nodes if node["Alive"]]
+    """The fields of ``Host`` of the nodes that are alive, by address, no two of a name. Pure."""
+    alive = sorted((node for node in nodes if node["Alive"]), key=_order)
     names = Counter(map(_name, alive))
     return [
         {
@@ -72,6 +73,11 @@ def hosts(nodes: list[dict[str, Any]], free: dict[str, dict[str, float]]) -> lis
         }
         for node in alive
     ]
+
+
+def _order(node: dict[str, Any]) -> tuple[int, str]:
+    """Ray's own order changes from one look to the next."""
+    return int(ip_address(node["NodeManagerAddress"])), node["NodeID"]
 
 
 def _name(node: dict[str, Any]) -> str:

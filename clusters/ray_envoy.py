@@ -107,7 +107,8 @@ def connect(address: str, runtime_env: dict[str, Any]) -> None:
 def merged(job: dict[str, Any], own: dict[str, Any]) -> dict[str, Any]:
     """Ours with a Ray job's: its working_dir stays, its modules come behind ours. Pure."""
     modules = [*own.get("py_modules", []), *job.get("py_modules", [])]
-    return {**own, **job, **({"py_modules": modules} if modules else {})}
+    variables = {**job.get("env_vars", {}), **own.get("env_vars", {})}
+    return {**own, **job, "py_modules": modules, "env_vars": variables}
 
 
 def main() -> None:

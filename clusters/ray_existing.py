@@ -8,9 +8,7 @@ guards end the workers.
 from __future__ import annotations
 
 import os
-import shutil
 import sys
-import tempfile
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -32,6 +30,10 @@ from clusters.local import linked
 from clusters.placement import allocate, needs
 from clusters.ray_link import Link
 from clusters.shipping import Shipment, stage, working_dir
+from clusters.swept import SweptFolder
+
+# Ray kills an actor's children, but not theirs: our guards end them all, so they have to stay.
+_OWN_CHILDREN = {"RAY_kill_child_processes_on_worker_exit": "false"}
 
 
 class ExistingRay:
@@ -45,7 +47,7 @@ class ExistingRay:
         self._spec, self._address = spec, spec.address
         self._environ = dict(os.environ if environ is None else environ)
         self._link: Link | None = None
-        self._folder: Path | None = None
+        self._folder: SweptFolder | None = None
         self._shipment = Shipment((), 0)
         self._claimed: tuple[Slot, ...] = ()
 
@@ -113,7 +115,7 @@ class ExistingRay:
             self._link.close()
             self._link = None
         if self._folder is not None:
-            shutil.rmtree(self._folder, ignore_errors=True)
+            self._folder.close()
             self._folder = None
 
     def _connection(self) -> Link:
@@ -121,9 +123,12 @@ class ExistingRay:
         if self._link is None:
             if problem := ray_access.check(self._address, self._environ):
                 raise ClusterError(problem)
-            self._folder = Path(tempfile.mkdtemp(prefix="troika-"))
-            self._shipment = stage(self._folder / "code")
-            environment: dict[str, object] = {"py_modules": list(map(str, self._shipment.modules))}
+            self._folder = SweptFolder()
+            self._shipment = stage(self._folder.path / "code")
+            environment: dict[str, object] = {
+                "py_modules": list(map(str, self._shipment.modules)),
+                "env_vars": _OWN_CHILDREN,
+            }
             if self._spec.ships_folder:
                 environment |= working_dir(Path.cwd(), self._spec.exclude)
             self._link = Link(

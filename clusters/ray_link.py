@@ -16,6 +16,7 @@ from typing import Any
 
 from clusters.base import ClusterError, Ended, Slot, WorkerPlan
 from clusters.process import GuardedProcess
+from clusters.swept import SweptFolder
 
 _ROOT = Path(__file__).parent.parent
 _RECEIVE_BYTES = 65536
@@ -35,7 +36,7 @@ class Link:
         module: str,
         order: dict[str, Any],
         environ: Mapping[str, str],
-        folder: Path,
+        folder: SweptFolder,
         explain: Callable[[str], str],
     ) -> None:
         self.pids: dict[int, int] = {}
@@ -47,7 +48,7 @@ class Link:
         self._asked = 0
         self._connection, its = socket.socketpair()
         path = os.pathsep.join(filter(None, (str(_ROOT), environ.get("PYTHONPATH", ""))))
-        self._log = folder / "ray.log"
+        self._log = folder.path / "ray.log"
         helper = WorkerPlan(
             rank=0,
             slot=Slot(host="", host_index=0, local_rank=0),
@@ -58,7 +59,9 @@ class Link:
             result_path=self._log,
         )
         with its:
-            self._process = GuardedProcess(helper, environ, descriptors=(its.fileno(),))
+            self._process = GuardedProcess(
+                helper, environ, descriptors=(its.fileno(), folder.descriptor)
+            )
 
     @property
     def alive(self) -> bool:

@@ -15,7 +15,6 @@ import socket
 import struct
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Mapping
 from contextlib import suppress
@@ -28,6 +27,7 @@ from clusters.base import Slot, WorkerPlan
 from clusters.gpus import probe_gpus, visible
 from clusters.mirror import Source
 from clusters.process import GuardedProcess
+from clusters.swept import SweptFolder
 
 _PORTS = range(20_000, 32_768)  # as on a local machine: above Ray's own, below the kernel's choice
 _POLL_S = 0.05
@@ -84,15 +84,8 @@ class Outpost:
 
     async def start(self, order: Mapping[str, Any]) -> None:
         """Starts the worker. Paths below the launcher's run folder become paths of this one's."""
-        self._folder = Path(tempfile.mkdtemp(prefix="troika-"))
-        held, holding = os.pipe()
-        # It waits until nobody has the other end any more, actor, guard, worker and its children.
-        self._sweeper = subprocess.Popen(
-            ["sh", "-c", 'read -r _; rm -rf "$0"', str(self._folder)],
-            stdin=held,
-            start_new_session=True,
-        )
-        os.close(held)
+        swept = SweptFolder()
+        self._folder, holding = swept.path, swept.descriptor
         for name, content in order["inputs"].items():
             (self._folder / name).write_bytes(content)
         for name in ("log", "events", "result"):

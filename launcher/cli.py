@@ -189,7 +189,8 @@ def train(
     Every option can be set by an environment variable: --batch-size by TROIKA_BATCH_SIZE.
 
     Other commands, each with a --help of its own: compare (the same training under several
-    strategies), export (a trained model in a framework's own format), setup (builds Horovod).
+    strategies), export (a trained model in a framework's own format), setup (builds Horovod),
+    submit, status, logs and stop (trainings on a Ray cluster).
     """
     output = make_output(json, quiet)
     with mistakes_told():

@@ -112,6 +112,6 @@ def _workers(job: Prepared) -> Table:
 
 
 def _text(value: object) -> str:
-    if value is None or value in ((), {}):
+    if value is None or value in ("", (), {}):
         return "-"
     return ", ".join(map(str, value)) if isinstance(value, tuple) else str(value)

@@ -7,6 +7,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from itertools import pairwise
+from math import nan
 
 from launcher import __version__
 from launcher.attempt import Attempt
@@ -47,7 +48,7 @@ def make_report(attempts: Sequence[Attempt]) -> Report:
 def joined(parts: Sequence[TrainMetrics]) -> TrainMetrics | None:
     """One training of its parts: of each, what comes before the next one's first step.
 
-    Speed and scaling are the last part's that has measured them: workers may have become fewer.
+    A loss that its worker did not live to tell (the checkpoint is written first) is nan. Speed and scaling are the last part's that has measured them: workers may have become fewer.
     """
     if not parts:
         return None
@@ -57,7 +58,7 @@ def joined(parts: Sequence[TrainMetrics]) -> TrainMetrics | None:
         whole = replace(
             part,
             epochs=[e for e in whole.epochs if e.steps < part.first_loss_step] + part.epochs,
-            losses=whole.losses[:kept] + part.losses,
+            losses=whole.losses[:kept] + [nan] * (kept - len(whole.losses)) + part.losses,
             first_loss_step=whole.first_loss_step,
             first_step=whole.first_step or part.first_step,
             throughput=part.throughput or whole.throughput,

@@ -86,6 +86,8 @@ def _last_lines(text: str) -> list[str]:
 
 def describe_end(ended: Ended) -> str:
     """An exit code or a signal in words."""
+    if ended.lost_host:
+        return "lost with its host"
     if ended.code >= 0:
         return f"exit code {ended.code}"
     try:

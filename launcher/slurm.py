@@ -96,14 +96,14 @@ say() {
 # One of Ray's nodes, until SIGTERM. `ray stop` would end the Ray of other jobs here too.
 ray_node() {
   setup
-  folder=$(mktemp -d /tmp/troika-slurm-XXXXXX) || exit  # a short path: Ray has its sockets there
-  trap 'kill -TERM "$ray" 2>/dev/null; wait "$ray"; rm -rf "$folder"' EXIT
+  folder=
+  trap '[ -z "$!" ] || { kill -TERM "$!"; wait "$!"; } 2>/dev/null; rm -rf "$folder"' EXIT
   trap 'exit 143' TERM
+  folder=$(mktemp -d /tmp/troika-slurm-XXXXXX) || exit  # a short path: Ray has its sockets there
   # Ports that the system chooses: two jobs may share a node.
   ray start --block --temp-dir="$folder" --min-worker-port=0 --max-worker-port=0 \
     --dashboard-agent-listen-port=0 "$@" >/dev/null &
-  ray=$!
-  wait "$ray"
+  wait "$!"
 }
 
 ray_head() {
@@ -153,15 +153,15 @@ while len(joined) < nodes:
 END
 }
 
-running=  # the number of what this script waits for
-steps=()
+running=  # the number of what this script waits for: it ends before Ray does
 stop() {
   trap '' TERM INT HUP
   if [ -n "$running" ]; then
     kill -TERM "$running" 2>/dev/null
     wait "$running"
   fi
-  kill -TERM "${steps[@]}" 2>/dev/null
+  mapfile -t left < <(jobs -p)
+  kill -TERM "${left[@]}" 2>/dev/null
   wait
 }
 trap stop EXIT
@@ -189,21 +189,20 @@ export -f setup ray_node ray_head ray_other
 
 srun "${step[@]}" --nodes=1 --ntasks=1 --nodelist="$head" \
   bash -c 'ray_head "$@"' ray_head "${amounts[@]}" &
-steps+=($!)
 if [ "$nodes" -gt 1 ]; then
   srun "${step[@]}" --nodes=$((nodes - 1)) --ntasks=$((nodes - 1)) --exclude="$head" \
     bash -c 'ray_other "$@"' ray_other "${amounts[@]}" &
-  steps+=($!)
 fi
 
 all_nodes_joined &
 running=$!
-wait -n "$running" "${steps[@]}"
+wait -n
+code=$?
 if kill -0 "$running" 2>/dev/null; then
   say "Ray has ended on a node before all $nodes had joined; the lines above say why"
   exit 1
 fi
-wait "$running" || exit 1
+[ "$code" -eq 0 ] || exit 1
 
 python -m launcher --address "$HEAD_ADDRESS:$HEAD_PORT" "${training[@]}" &
 running=$!
