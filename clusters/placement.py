@@ -178,7 +178,8 @@ def _no_room(
         asked += ", as many on each node"
     each = [f"{amount:g} {name}" for name, amount in need.items()]
     more = "" if list(need) in (["CPU"], ["CPU", "GPU"]) else f" (each with {', '.join(each)})"
-    nodes = "; ".join(f"{_name(room.host)} {room.free} of {room.total} free" for room in rooms)
+    fit = [room for room in rooms if room.total] or rooms
+    nodes = "; ".join(f"{_name(room.host)} {room.free} of {room.total} free" for room in fit)
     total, free = sum(room.total for room in rooms), sum(room.free for room in rooms)
     return f"{asked}{more}; the cluster has room for {total}, {free} of them free: {nodes}"
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shlex
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from clusters.base import ClusterError
 from launcher import signals
@@ -34,8 +34,7 @@ def claimed(prepared: Prepared) -> Prepared:
         prepared = prepared.decided(allocation=cluster.claim(prepared.allocation))
     except ClusterError as error:
         raise UserError(f"{prepared.place.title}: {error}") from None
-    _compare_nodes(prepared)
-    return prepared
+    return _compared(prepared) if cluster.remote else prepared
 
 
 def attempt_at(prepared: Prepared, output: Output) -> Attempt:
@@ -66,28 +65,30 @@ def first_line(prepared: Prepared) -> str:
     return f"{job.strategy}: {what} on {', '.join(hosts)}: {where}"
 
 
-def _compare_nodes(prepared: Prepared) -> None:
-    """Refuses nodes that would not train the same. Costs each node half a second."""
-    if not prepared.cluster.remote:
-        return
-    from strategies.facts import Facts, collect
+def _compared(prepared: Prepared) -> Prepared:
+    """With a note on what differs among its nodes; refuses those that would not train the same.
 
-    from launcher.agreement import disagreement
+    Costs each node half a second. Raises UserError.
+    """
+    # Only where there are several: their imports take as long as all others here.
+    from launcher.agreement import disagreement, python_note
+    from strategies.facts import Facts, code_hash
 
-    job = prepared.job
-    arguments = [job.strategy]
-    if job.script:
-        arguments.append("--script")
-    elif job.data_dir:
+    job, cluster = prepared.job, prepared.cluster
+    arguments = ["--script"] if job.script else []
+    if job.data_dir:
         arguments += ["--data", job.data_dir]
     try:
-        answers = prepared.cluster.ask("strategies.facts", *arguments)
-    except ClusterError as error:
+        answers = cluster.ask("strategies.facts", job.strategy, *arguments)
+        facts = [(host, Facts.from_json(text)) for host, text in answers.items()]
+    except (ClusterError, ValueError) as error:
         raise UserError(f"{prepared.place.title}: {error}") from None
-    facts = [(host, Facts.from_json(text)) for host, text in answers.items()]
-    own = collect(prepared.strategy.name, job.data_dir)
-    if problem := disagreement(facts, own.code):
+    if problem := disagreement(facts, code_hash()):
         raise UserError(problem)
+    if note := python_note(facts):
+        notes = (*prepared.allocation.notes, note)
+        return replace(prepared, allocation=replace(prepared.allocation, notes=notes))
+    return prepared
 
 
 def _follow(prepared: Prepared, output: Output) -> Outcome:

@@ -59,6 +59,7 @@ class Training:
                 if leads:
                     self._save()
                     keep(self._metrics([]))
+                    emit_epoch(metrics)
                     rates = self.schedule.rates(begun, len(losses))
                     board.epoch(metrics, begun, losses, rates, self.watch.rates)
         scaling = []
@@ -129,7 +130,7 @@ class Training:
             self.engine.evaluate("validation") if self.validates else (None, None)
         )
         test_loss, test_accuracy = self.engine.evaluate("test")
-        metrics = EpochMetrics(
+        return EpochMetrics(
             epoch=epoch + 1,
             steps=self.done,
             train_loss=float(losses.sum()) / sum(sizes),
@@ -139,15 +140,6 @@ class Training:
             test_accuracy=test_accuracy,
             seconds=seconds,
         )
-        if self.rank.rank == 0:
-            emit(
-                "epoch",
-                epoch=metrics.epoch,
-                train_loss=metrics.train_loss,
-                test_loss=metrics.test_loss,
-                test_accuracy=metrics.test_accuracy,
-            )
-        return metrics
 
     def _progress(self, epoch: int) -> None:
         if self.rank.rank == 0 and self.watch.rates:
@@ -188,3 +180,14 @@ class Training:
     def _versions(self) -> dict[str, str]:
         own = {"python": platform.python_version(), "numpy": np.__version__}
         return own | self.engine.versions()
+
+
+def emit_epoch(metrics: EpochMetrics) -> None:
+    """Tells of an epoch whose checkpoint and figures are safe."""
+    emit(
+        "epoch",
+        epoch=metrics.epoch,
+        train_loss=metrics.train_loss,
+        test_loss=metrics.test_loss,
+        test_accuracy=metrics.test_accuracy,
+    )
