@@ -57,7 +57,8 @@ class Follower:
             while (job := self._look_patiently()) is None or not job.is_over:
                 if numbers := self._wait(interrupts):
                     if stopping or not self._is_to_stop(numbers[0]):
-                        self._say(f"job {self._id} is left running; back to it: {self._way_back}")
+                        left = "is left to end by itself" if stopping else "is left running"
+                        self._say(f"job {self._id} {left}; back to it: {self._way_back}")
                         return 128 + numbers[0]
                     stopping = numbers[0]
                     self._say(f"stopping job {self._id}")

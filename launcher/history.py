@@ -48,7 +48,8 @@ def make_report(attempts: Sequence[Attempt]) -> Report:
 def joined(parts: Sequence[TrainMetrics]) -> TrainMetrics | None:
     """One training of its parts: of each, what comes before the next one's first step.
 
-    A loss that its worker did not live to tell (the checkpoint is written first) is nan. Speed and scaling are the last part's that has measured them: workers may have become fewer.
+    A loss that its worker did not live to tell (the checkpoint is written first) is nan. Speed and
+    scaling are the last part's that has measured them: workers may have become fewer.
     """
     if not parts:
         return None

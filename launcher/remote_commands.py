@@ -43,7 +43,7 @@ def submit(
         ),
     ] = None,
     job_id: Annotated[
-        str | None, typer.Option("--id", help="The job's name. Default: troika-TIME-XXXX.")
+        str | None, typer.Option("--id", help="The job's name. Default: troika-XXXXXXXX.")
     ] = None,
     working_dir: Annotated[
         Path | None,

@@ -19,6 +19,7 @@ from launcher.shipment import Package
 
 _TIMEOUT_S = 10.0
 _SUBMIT_TIMEOUT_S = 60.0  # the server waits for its agent
+_VARIABLES = ("RAY_API_SERVER_ADDRESS", "RAY_ADDRESS")  # in Ray's order
 _SCHEMES = ("http://", "https://")
 _START = "`ray start --head --dashboard-host 0.0.0.0`, with ray[default] installed"
 
@@ -185,8 +186,8 @@ def connect(address: str | None, environ: Mapping[str, str] = os.environ) -> Job
     parts = urlsplit(given.value)
     if not given.value.startswith(_SCHEMES) or not parts.hostname:
         raise UserError(
-            f"{given.source} {given.value}: is no job server's address; it begins with http://, such as "
-            "http://head:8265"
+            f"{given.source} {given.value}: is no job server's address; it begins with http://, "
+            "such as http://head:8265"
         )
     server = JobServer(given, environ)
     server.version()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from dataclasses import replace
 
-from clusters.base import Allocation, Cluster, ClusterError, Host, NoRoom
+from clusters.base import Allocation, Cluster, ClusterError, Host
 from launcher import signals
 from launcher.attempt import Attempt, claimed
 from launcher.folder import RunFolder
@@ -64,12 +64,12 @@ def most_of(
 ) -> Allocation:
     """Slots for as many of the asked workers as there is room for. Pure.
 
-    Raises NoRoom where that is not for ``least`` of them; ClusterError.
+    Raises ClusterError where that is not for ``least`` of them.
     """
     for workers in range(asked.gpus, least, -1):
         try:
             return cluster.allocate(hosts, workers, asked.device, process_per)
-        except NoRoom:
+        except ClusterError:  # no room, or a number that its nodes cannot be given
             continue
     return cluster.allocate(hosts, least, asked.device, process_per)
 

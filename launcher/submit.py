@@ -48,7 +48,7 @@ def submit_job(server: JobServer, asked: Submission, output: Output) -> int:
     _check(asked)
     if asked.job_id and server.knows(asked.job_id):
         raise UserError(f"--id {asked.job_id}: a job at {server.url} has this name; take another")
-    job_id = asked.job_id or f"troika-{datetime.now():%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
+    job_id = asked.job_id or f"troika-{secrets.token_hex(4)}"
     folder = choose_folder(asked.out, f"submit-{job_id}")
     working_dir = asked.working_dir
     if working_dir is None and "script" in asked.given:
@@ -142,6 +142,12 @@ def _check(asked: Submission) -> None:
         raise UserError(
             f"{address.source} {address.value}: not behind the --; the job runs on the cluster "
             "that it is submitted to"
+        )
+    cluster = asked.given.get("cluster")
+    if cluster is not None and asked.working_dir is None and Path(cluster.value).is_file():
+        raise UserError(
+            f"{cluster.source} {cluster.value}: this file is here, and not on the cluster; send "
+            "its folder along with --working-dir"
         )
     if not asked.given.keys() & {"script", "resume", "data_dir"}:  # these may be there, not here
         strategy = load_strategy(choose_strategy(asked.given, None))

@@ -1,8 +1,12 @@
 """How Horovod is built for the PyTorch that is installed: pure decisions. Stdlib only.
 
-Horovod 0.28.1, the last release, asks for C++14 and PyTorch's headers need C++17. Its sources stay
-as they are: CMake includes a file of ours behind every ``project()``, which maps the one to the
-other, and HOROVOD_CMAKE names a script that tells CMake so.
+Horovod 0.28.1, the last release, asks for C++14 and PyTorch's headers need C++17: CMake includes a
+file of ours behind every ``project()``, which maps the one to the other, and HOROVOD_CMAKE names a
+script that tells CMake so.
+
+The same file mends one line of the sources. Horovod forgets HOROVOD_GLOO_IFACE when it connects the
+default process set (``InitializeForProcessSet``), and listens where the host's own name leads: on
+Debian's kind of /etc/hosts to the loopback interface, where other hosts do not reach it.
 """
 
 from __future__ import annotations
@@ -18,6 +22,7 @@ SETUP = "python -m launcher setup horovod"
 RUNTIME_NEEDS = ("psutil", "cloudpickle", "cffi", "packaging", "PyYAML")
 """What Horovod imports; some of it already while it is built."""
 
+_REVISION = 2  # of what is done here: a kept wheel of another one is not taken
 _CMAKE_LEAST = (3, 15)  # the first with CMAKE_PROJECT_INCLUDE
 _COMPILERS = "apt install build-essential"
 
@@ -58,7 +63,7 @@ def shelf(machine: Machine) -> Path:
     """The folder that keeps the wheel for ``machine``, named after all that it depends on."""
     version = machine.torch.version if machine.torch else "none"
     operations = "cpu" if _no_nccl(machine) else "nccl"
-    return machine.cache / f"{VERSION}-torch{version}-{machine.abi}-{operations}"
+    return machine.cache / f"{VERSION}-{_REVISION}-torch{version}-{machine.abi}-{operations}"
 
 
 def kept_wheel(machine: Machine) -> Path | None:
@@ -171,6 +176,13 @@ def _include_text(python_headers: Path) -> str:
         'set(CMAKE_CXX14_EXTENSION_COMPILE_OPTION "-std=gnu++17")\n'
         # Horovod asks distutils, which Python 3.12 no longer has.
         f'include_directories(SYSTEM "{python_headers.as_posix()}")\n'
+        'set(connects "${CMAKE_CURRENT_SOURCE_DIR}/horovod/common/gloo/gloo_context.cc")\n'
+        'if(EXISTS "${connects}")\n'
+        '  file(READ "${connects}" text)\n'
+        '  string(REPLACE "assert(global_context.IsEnabled());"'
+        ' "gloo_iface_ = global_context.gloo_iface_;" text "${text}")\n'
+        '  file(WRITE "${connects}" "${text}")\n'
+        "endif()\n"
     )
 
 
