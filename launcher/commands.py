@@ -1,4 +1,4 @@
-"""The commands beside the training: cluster, compare, export, setup. Text to values, and back."""
+"""The commands beside the training. Text to values, and back."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from launcher import cli, cluster_file, remote_commands
+from launcher import cli, cluster_commands, remote_commands
 from launcher.compare import compare as compare_strategies
 from launcher.export import export as export_model
 from launcher.job import UserError
@@ -21,13 +21,7 @@ commands = typer.Typer(
     pretty_exceptions_enable=False,
     no_args_is_help=True,
 )
-cluster = typer.Typer(
-    add_completion=False,
-    rich_markup_mode=None,
-    no_args_is_help=True,
-    help="Checks cluster files, and says how to write one.",
-)
-commands.add_typer(cluster, name="cluster")
+commands.add_typer(cluster_commands.cluster, name="cluster")
 remote_commands.register(commands)
 _PASSED_ON = {"allow_extra_args": True, "ignore_unknown_options": True}
 
@@ -110,26 +104,3 @@ def manifest(
     with cli.mistakes_told():
         given = cli.parsed(context.args, context.info_name)
         make_manifest(kind, given, context.args, cluster=cluster, name=name, out=out)
-
-
-@cluster.command("validate")
-def validate_cluster(
-    file: Annotated[str, typer.Argument(help="A cluster file, or the name of an example.")],
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print failures only.")] = False,
-) -> None:
-    """Checks a cluster file, and names all that is wrong with it, by line."""
-    with cli.mistakes_told():
-        code = cluster_file.validate(file, cli.make_output(as_json=False, quiet=quiet))
-    raise typer.Exit(code)
-
-
-@cluster.command("schema")
-def print_cluster_schema() -> None:
-    """Prints the JSON schema of cluster files, for editors."""
-    cluster_file.print_schema()
-
-
-@cluster.command("examples")
-def list_cluster_examples() -> None:
-    """Lists the examples that are shipped; --cluster takes their names."""
-    cluster_file.list_examples(cli.make_output(as_json=False, quiet=False))

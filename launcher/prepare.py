@@ -22,6 +22,7 @@ from launcher.output import Output
 from launcher.place import Place, choose_place, read_file, with_file
 from launcher.plan import make_config, make_plans
 from launcher.room import Wait, find_room
+from launcher.variables import own_environ
 from strategies import load_strategy
 from strategies.base import Strategy, TrainConfig
 from strategies.mnist.data import DataError, check
@@ -125,10 +126,10 @@ def _follow(
     folder: RunFolder,
 ) -> tuple[TrainConfig, tuple[WorkerPlan, ...]]:
     """What follows from the rest."""
-    remote = cluster.remote
-    config = make_config(job, strategy, allocation, folder, os.environ, remote=remote)
+    remote, environ = cluster.remote, own_environ(os.environ)
+    config = make_config(job, strategy, allocation, folder, environ, remote=remote)
     plans = make_plans(
-        job, strategy, allocation, folder, os.environ, env=place.spec.env, remote=remote
+        job, strategy, allocation, folder, environ, env=place.spec.env, remote=remote
     )
     return config, plans
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 
 from clusters.base import Allocation, Slot
@@ -26,6 +27,18 @@ _SENT = (
     *("GLOO_", "HOROVOD_", "KMP_", "MKL_", "NCCL_", "OMP_", "TORCH_", "XLA_"),
     *("TF_CPP_", "TF_DETERMINISTIC_", "TF_ENABLE_", "TF_FORCE_", "TF_GPU_", "TF_XLA_"),
 )
+
+_RAY_JOB = "RAY_JOB_CONFIG_JSON_ENV_VAR"
+
+
+def own_environ(environ: Mapping[str, str]) -> dict[str, str]:
+    """The environment without the OMP_NUM_THREADS=1 that Ray gives to every job's driver.
+
+    One that the user has set for the job is in its runtime environment, and stays.
+    """
+    job = json.loads(environ.get(_RAY_JOB, "{}")).get("runtime_env") or {}
+    rays = _RAY_JOB in environ and "OMP_NUM_THREADS" not in job.get("env_vars", {})
+    return {n: v for n, v in environ.items() if not (rays and n == "OMP_NUM_THREADS")}
 
 
 def thread_limit(allocation: Allocation, environ: Mapping[str, str]) -> int:
