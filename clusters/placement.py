@@ -194,5 +194,5 @@ def _notes(
     notes = []
     if chosen == "cpu" and asked == "auto":
         notes.append(f"no GPU in the cluster: {workers} {noun}{'' if workers == 1 else 's'}")
-    notes.append(f"{taken} of {nodes} nodes of a Ray cluster")
+    notes.append(f"{taken} of its {nodes} nodes")
     return notes

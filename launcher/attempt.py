@@ -62,7 +62,8 @@ def first_line(prepared: Prepared) -> str:
         devices = f"{prepared.allocation.workers} x {gpus[0].name}"
     where = "; ".join(filter(None, (devices, notes)))
     hosts = list(dict.fromkeys(slot.host for slot in slots))
-    return f"{job.strategy}: {what} on {', '.join(hosts)}: {where}"
+    place = f" of {prepared.place.title}" if prepared.cluster.remote else ""
+    return f"{job.strategy}: {what} on {', '.join(hosts)}{place}: {where}"
 
 
 def _compared(prepared: Prepared) -> Prepared:
