@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from clusters.spec import FileSpec
 
 RAY_ADDRESS = "RAY_ADDRESS"
+_OF_NODES = ("placement", "gpus_per_node", "cpus_per_worker", "resources_per_worker", "labels")
 _PLACES = ("cluster", "address")
 """Settings that say where to run, not what."""
 
@@ -61,6 +62,12 @@ def choose_place(
     if address is not None:
         _check(address)
         values["address"] = address
+    useless = [name for name in _OF_NODES if name in values and "address" not in values]
+    if useless:
+        raise UserError(
+            f"{', '.join(f'{name} ({values[name].source})' for name in useless)}: only for an "
+            "existing Ray cluster; give its address"
+        )
     names = [field.name for field in fields(ClusterSpec) if field.name != "ships_folder"]
     known = {name: values[name] for name in names if name in values}
     plain = {name: _plain(name, one.value) for name, one in known.items()}
