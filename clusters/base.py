@@ -28,8 +28,8 @@ class ClusterSpec:
     workers on each node that is used; ``cpus_per_worker``, ``resources_per_worker``: ray, what a
     worker holds beside its GPU; ``labels``: ray, a selector of nodes; ``exclude``: ray, patterns of
     files that are not sent with a script; ``ships_folder``: whether the job is a script, whose
-    folder nodes have to get; ``price_per_gpu_hour``: in whatever currency; ``env``: variables for the
-    workers.
+    folder nodes have to get; ``price_per_gpu_hour``: in whatever currency; ``env``: variables for
+    the workers.
     """
 
     kind: str = "local"

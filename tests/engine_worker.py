@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from strategies.base import Rank, TrainConfig, TrainMetrics
+from strategies.base import Peer, Rank, TrainConfig, TrainMetrics
 from strategies.mirrored import Mirrored
 from strategies.mnist import checkpoint
 from strategies.mnist.inputs import read_inputs
@@ -24,6 +24,7 @@ from strategies.mnist.weights import Weights
 RANK = Rank(
     rank=0, local_rank=0, world_size=1, local_world_size=1, master_addr="127.0.0.1", master_port=0
 )
+PEERS = (Peer(host=0, address="127.0.0.1", port=0, interface="lo"),)
 
 
 def same(left: Weights, right: Weights) -> bool:
@@ -41,7 +42,8 @@ def train(config: TrainConfig) -> dict[str, object]:
         Training(RANK, config, engine, inputs).run(measured.append)
         state = engine.state()
     metrics = measured[-1]
-    saved = checkpoint.load(Path(metrics.checkpoint or str(config.resume)))
+    last = Path(config.checkpoints, metrics.checkpoint) if metrics.checkpoint else config.resume
+    saved = checkpoint.load(Path(str(last)))
     kept = same(state.weights, saved.weights) and same(state.momentum, saved.momentum)
     return {"metrics": asdict(metrics), "kept": kept}
 
@@ -51,7 +53,7 @@ def main() -> None:
     jobs = sorted(folder.glob("*.json"))
     configs = [TrainConfig.read(job) for job in jobs]
     strategy = Mirrored()
-    os.environ |= strategy.environ(RANK, "cpu")
+    os.environ |= strategy.environ(RANK, PEERS, "cpu")
     strategy.warm_up(configs[0])
     for job, config in zip(jobs, configs, strict=True):
         job.with_suffix(".out").write_text(json.dumps(train(config)))

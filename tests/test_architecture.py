@@ -22,7 +22,8 @@ MAY_IMPORT = {
 }
 FRAMEWORKS = {"torch", "tensorflow", "keras", "horovod", "ray"}
 # They run in processes of their own, never in the launching one.
-RAYS_OWN = {"ray_driver.py", "ray_local.py"}
+RAYS_OWN = {"ray_driver.py", "ray_local.py", "ray_envoy.py", "ray_census.py", "ray_claim.py"}
+RAYS_OWN |= {"ray_actor_worker.py", "ray_outpost.py"}
 TOP_LEVEL = {"pyproject.toml", "README.md", "Makefile", "CHANGELOG.md", "LICENSE"}
 TOP_LEVEL |= {"launcher", "strategies", "clusters", "tests", "docs"}
 

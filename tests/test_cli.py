@@ -34,6 +34,11 @@ QUICK = ("--model", "softmax", "--steps", "2", "--device", "cpu")
         (("--data-dir", "nothing"), {}, "/nothing is not a folder"),
         (("--device", "cpu", "--precision", "tf32"), {}, "only GPUs have it"),
         (("--lr", "1", "x.py"), {}, "--lr: only for the built-in training"),
+        (("--cluster", "lab"), {}, "lab: there is no such file, and no such example; there are"),
+        (("--address", "http://head:8265"), {}, "launcher submit --address http://head:8265"),
+        (("--cluster", "local", "--address", "h:1"), {}, "only a cluster of kind ray has an addre"),
+        (("--min-gpus", "1"), {}, "nothing goes on without --max-restarts"),
+        ((), {"TROIKA_MAX_RESTARTS": "-1"}, "max_restarts -1 (TROIKA_MAX_RESTARTS): must be 0"),
     ],
 )
 def test_a_mistake_is_a_sentence_and_exit_code_2(
@@ -115,17 +120,6 @@ def test_what_cannot_be_set_up_is_told_with_what_can(tmp_path: Path) -> None:
         2,
         "error: setup magic: not known; there is horovod\n",
     )
-
-
-def test_a_dry_run_shows_origins_and_variables_and_starts_nothing(tmp_path: Path) -> None:
-    finished = launch(tmp_path, "--dry-run", "-n", "2", "--device", "cpu", TROIKA_SEED="7")
-    assert finished.code == 0
-    words = finished.stdout.split()
-    assert " ".join(words[words.index("seed") :]).startswith("seed 7 (TROIKA_SEED)")
-    assert "batch_size" in words
-    assert "(recipe 'article' of lenet)" in finished.stdout
-    assert {"RANK=0", "RANK=1", "WORLD_SIZE=2"} <= set(words)
-    assert not finished.folder.exists()
 
 
 def test_json_goes_to_stdout_alone(tmp_path: Path) -> None:

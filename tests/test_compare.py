@@ -72,7 +72,7 @@ def test_a_mistake_is_a_sentence(
 def test_a_dry_run_tells_of_all_and_starts_nothing(tmp_path: Path) -> None:
     finished = compare(tmp_path, "ddp,mirrored", *QUICK, "--dry-run")
     assert finished.code == 0, finished.stderr
-    assert finished.stdout.count("Settings\n") == 2
+    assert finished.stdout.count("Decided: ") == 2
     assert not finished.folder.exists()
 
 

@@ -10,11 +10,12 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from strategies.base import Rank
+from strategies.base import Peer, Rank
 from strategies.gloo_store import horovod_environ, serve
 from strategies.horovod_build import horovod_ready
 
@@ -120,19 +121,25 @@ def test_a_taken_port_is_an_error() -> None:
         pass
 
 
-def rank_of(number: int, world_size: int, local_world_size: int) -> Rank:
+def rank_of(number: int, world_size: int, local_world_size: int, port: int = 1) -> Rank:
     return Rank(
         rank=number,
         local_rank=number % local_world_size,
         world_size=world_size,
         local_world_size=local_world_size,
         master_addr="127.0.0.1",
-        master_port=1,
+        master_port=port,
     )
 
 
+def peers_of(world_size: int, local_world_size: int) -> tuple[Peer, ...]:
+    """As many on each host as fit, the hosts' interfaces being eth0, eth1, ..."""
+    hosts = [number // local_world_size for number in range(world_size)]
+    return tuple(Peer(host=h, address="127.0.0.1", port=0, interface=f"eth{h}") for h in hosts)
+
+
 def test_the_variables_place_a_worker_of_the_second_host() -> None:
-    variables = horovod_environ(rank_of(5, 6, 3), 2345, "eth0")
+    variables = horovod_environ(rank_of(5, 6, 3), peers_of(6, 3))
     assert variables == {
         "HOROVOD_RANK": "5",
         "HOROVOD_SIZE": "6",
@@ -144,10 +151,21 @@ def test_the_variables_place_a_worker_of_the_second_host() -> None:
         "HOROVOD_CONTROLLER": "gloo",
         "HOROVOD_CPU_OPERATIONS": "gloo",
         "HOROVOD_GLOO_RENDEZVOUS_ADDR": "127.0.0.1",
-        "HOROVOD_GLOO_RENDEZVOUS_PORT": "2345",
-        "HOROVOD_GLOO_IFACE": "eth0",
-        "NCCL_SOCKET_IFNAME": "eth0",
+        "HOROVOD_GLOO_RENDEZVOUS_PORT": "1",
+        "HOROVOD_GLOO_IFACE": "eth1",
     }
+
+
+@pytest.mark.parametrize(
+    ("rank", "local_rank", "cross"),
+    [(0, 0, ("0", "2")), (1, 1, ("0", "1")), (2, 0, ("1", "2"))],
+)
+def test_hosts_may_have_unequally_many_workers(
+    rank: int, local_rank: int, cross: tuple[str, str]
+) -> None:
+    place = replace(rank_of(rank, 3, 2), local_rank=local_rank)
+    variables = horovod_environ(place, peers_of(3, 2))
+    assert (variables["HOROVOD_CROSS_RANK"], variables["HOROVOD_CROSS_SIZE"]) == cross
 
 
 @pytest.mark.skipif(NO_HOROVOD is not None, reason=str(NO_HOROVOD))
@@ -155,13 +173,12 @@ def test_the_variables_place_a_worker_of_the_second_host() -> None:
 def test_horovods_workers_meet_there_and_again(
     tmp_path: Path, world_size: int, local_world_size: int
 ) -> None:
-    ranks = [rank_of(number, world_size, local_world_size) for number in range(world_size)]
+    peers = [replace(peer, interface="lo") for peer in peers_of(world_size, local_world_size)]
     command = [sys.executable, "-m", "tests.hvd_worker", str(tmp_path)]
     with serve() as port:
-        workers = [
-            subprocess.Popen(command, cwd=ROOT, env=os.environ | horovod_environ(rank, port, "lo"))
-            for rank in ranks
-        ]
+        ranks = [rank_of(n, world_size, local_world_size, port) for n in range(world_size)]
+        environs = [os.environ | horovod_environ(rank, tuple(peers)) for rank in ranks]
+        workers = [subprocess.Popen(command, cwd=ROOT, env=environ) for environ in environs]
         try:
             assert [worker.wait(timeout=120) for worker in workers] == [0] * world_size
         finally:

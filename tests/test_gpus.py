@@ -9,8 +9,8 @@ from types import ModuleType, SimpleNamespace
 
 import pytest
 
-from clusters.base import Gpu
-from clusters.gpus import numa_node, probe_gpus, visible
+from clusters.base import ClusterError, Gpu
+from clusters.gpus import chosen, numa_node, probe_gpus, visible
 
 NO_LIBRARY, NO_DRIVER, NO_PERMISSION, LOST, NOT_SUPPORTED = 12, 9, 4, 15, 3
 
@@ -166,6 +166,42 @@ def test_nvml_is_shut_down_after_the_probe(
 )
 def test_visible_gpus_are_those_that_cuda_sees(setting: str | None, indices: list[int]) -> None:
     assert [gpu.index for gpu in visible(gpus(4), setting)] == indices
+
+
+@pytest.mark.parametrize(
+    ("devices", "indices"),
+    [
+        ((), [0, 1, 2, 3]),
+        (("2",), [2]),
+        (("3", "0"), [3, 0]),
+        (("GPU-1", "GPU-3abc"), [1, 3]),
+        (("1", "GPU-0"), [1, 0]),
+    ],
+)
+def test_chosen_gpus_are_those_of_the_list_in_its_order(
+    devices: tuple[str, ...], indices: list[int]
+) -> None:
+    assert [gpu.index for gpu in chosen(gpus(4), devices)] == indices
+
+
+def test_a_chosen_gpu_that_is_not_there_is_named_with_those_that_are() -> None:
+    with pytest.raises(ClusterError) as caught:
+        chosen(gpus(2), ("0", "7", "GPU-9"))
+    assert str(caught.value) == (
+        "devices: GPU 7, GPU-9 is not there or hidden by CUDA_VISIBLE_DEVICES; there are: "
+        "0 (GPU-0abc), 1 (GPU-1abc)"
+    )
+
+
+@pytest.mark.parametrize("devices", [("0", "0"), ("0", "GPU-0abc")])
+def test_a_gpu_that_is_listed_twice_is_refused(devices: tuple[str, ...]) -> None:
+    with pytest.raises(ClusterError, match="the same GPU"):
+        chosen(gpus(2), devices)
+
+
+def test_of_no_gpus_none_can_be_chosen() -> None:
+    with pytest.raises(ClusterError, match="there are: none"):
+        chosen((), ("0",))
 
 
 def sysfs(folder: Path, device: str, node: str) -> Path:

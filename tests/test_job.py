@@ -183,6 +183,12 @@ def test_both_batch_sizes_cannot_be_given() -> None:
         ({"gpus": 101}, "batch_size 100 (recipe 'article' of lenet): the global batch must have"),
         ({"batch_size": 60_001}, "(--batch-size): the training set has 60000 samples"),
         ({"batch_size": 48_001, "model": "mlp"}, "the training set has 48000 samples"),
+        ({"max_restarts": -1}, "max_restarts -1 (--max-restarts): must be 0 or more"),
+        ({"min_gpus": 0}, "min_gpus 0 (--min-gpus): must be 1 or more"),
+        ({"min_gpus": 3, "max_restarts": 1}, "min_gpus 3 (--min-gpus): more than the 2 workers"),
+        ({"min_gpus": 1}, "nothing goes on without --max-restarts"),
+        ({"wait": -1.0}, "wait -1.0 (--wait): must be 0 or more"),
+        ({"script": ["x.py"], "min_gpus": 1}, "nothing goes on without --max-restarts"),
     ],
 )
 def test_an_error_names_the_value_and_its_origin(given: dict[str, Any], text: str) -> None:

@@ -12,7 +12,17 @@ from pathlib import Path
 import psutil
 import pytest
 
-from clusters.base import Allocation, ClusterError, Ended, Gpu, Host, Slot, Worker, WorkerPlan
+from clusters.base import (
+    Allocation,
+    ClusterError,
+    ClusterSpec,
+    Ended,
+    Gpu,
+    Host,
+    Slot,
+    Worker,
+    WorkerPlan,
+)
 from clusters.local import LocalCluster, allocate
 from tests.command import wait_until
 
@@ -49,7 +59,6 @@ def test_cpu_workers_asked_for_get_no_gpu_and_need_no_note() -> None:
         slots=tuple(Slot(host="here", host_index=0, local_rank=rank) for rank in range(2)),
         device="cpu",
         cores_per_worker=4,
-        master_addr="127.0.0.1",
         linked=True,
     )
 
@@ -117,6 +126,13 @@ def cluster() -> Iterator[LocalCluster]:
     local = LocalCluster()
     yield local
     local.close()
+
+
+@pytest.fixture
+def fake_gpus(monkeypatch: pytest.MonkeyPatch) -> tuple[Gpu, ...]:
+    """A machine on which NVML finds GPUs."""
+    monkeypatch.setattr("clusters.local.probe_gpus", lambda: (GPUS, ""))
+    return GPUS
 
 
 @pytest.fixture(autouse=True)
@@ -256,6 +272,22 @@ def test_close_ends_workers_that_still_run(cluster: LocalCluster) -> None:
     assert not psutil.pid_exists(worker)
 
 
-def test_a_free_port_can_be_bound() -> None:
-    with socket.create_server(("127.0.0.1", LocalCluster().free_port())):
-        pass
+def test_each_claimed_slot_has_a_free_port_of_its_own(cluster: LocalCluster) -> None:
+    claimed = cluster.claim(allocate(host(), 20, "cpu"))
+    servers = [socket.create_server((slot.address, slot.port)) for slot in claimed.slots]
+    for server in servers:
+        server.close()
+
+
+def test_a_released_cluster_starts_workers_again(cluster: LocalCluster) -> None:
+    cluster.start(shell(STUBBORN))
+    (first,) = written_pids()
+    cluster.release()
+    assert not psutil.pid_exists(first)
+    assert end_of(cluster.start(shell("exit 3"))).code == 3
+
+
+def test_a_cluster_offers_the_gpus_that_its_file_lists(fake_gpus: tuple[Gpu, ...]) -> None:
+    spec = ClusterSpec(devices=("3", "GPU-1"))
+    (offered,) = LocalCluster(spec, {"CUDA_VISIBLE_DEVICES": "1,2,3"}).probe()
+    assert (offered.gpus, offered.gpus_hidden) == ((fake_gpus[3], fake_gpus[1]), 1)

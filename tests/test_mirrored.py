@@ -33,7 +33,7 @@ def test_exchange_is_chosen_by_topology(
 @pytest.mark.parametrize("asked", ["nccl", "hierarchical", "one-device"])
 @pytest.mark.parametrize("linked", [True, False])
 def test_the_exchange_asked_for_is_taken(asked: str, linked: bool) -> None:
-    chosen = Mirrored().choose_exchange(asked, device="cuda", devices=4, linked=linked)
+    chosen = Mirrored().choose_exchange(asked, device="cuda", devices=4, linked=linked, hosts=1)
     assert chosen == asked
 
 

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 import strategies
-from clusters.base import Gpu, Host, WorkerPlan
+from clusters.base import Allocation, Gpu, Host, WorkerPlan
 from clusters.local import allocate
-from launcher.job import Given, JobSpec, resolve
-from launcher.plan import RunFolder, describe, make_config, make_plans, threads_for
+from launcher.folder import RunFolder
+from launcher.job import Given, JobSpec, UserError, resolve
+from launcher.plan import choose_exchange, make_config, make_plans, threads_for
 from strategies import load_strategy
 from strategies.base import TrainConfig
 
@@ -32,8 +34,14 @@ def plans_of(
 ) -> tuple[WorkerPlan, ...]:
     job = job_of(**given)
     strategy = load_strategy(job.strategy)
-    allocation = allocate(host, job.gpus, job.device, strategy.process_per)
-    return make_plans(job, strategy, allocation, FOLDER, 20_000, environ or {})
+    allocation = claimed(allocate(host, job.gpus, job.device, strategy.process_per))
+    return make_plans(job, strategy, allocation, FOLDER, environ or {})
+
+
+def claimed(allocation: Allocation) -> Allocation:
+    """The allocation with a port for each slot, from 20000 on."""
+    slots = (replace(slot, port=20_000 + n) for n, slot in enumerate(allocation.slots))
+    return replace(allocation, slots=tuple(slots))
 
 
 def config_of(host: Host, **given: Any) -> TrainConfig:
@@ -199,19 +207,14 @@ def test_more_workers_than_cores_are_oversubscribed(gpus: int, oversubscribed: b
     assert config_of(CPUS, gpus=gpus).oversubscribed is oversubscribed
 
 
-@pytest.mark.parametrize(
-    "line",
-    [
-        "  lr            0.5  (--lr)",
-        "  epochs        5  (recipe 'article' of lenet)",
-        "Decided: cpu, 4 compute threads a worker, gradients by auto",
-        "  no GPU: 2 CPU workers",
-        "Worker 1 on here, CPU",
-        "  RANK=1",
-    ],
-)
-def test_a_dry_run_tells_settings_origins_and_workers(line: str) -> None:
-    job = job_of(lr=0.5)
-    allocation = allocate(CPUS, job.gpus, job.device)
-    text = describe(job, allocation, config_of(CPUS, lr=0.5), plans_of(lr=0.5))
-    assert line in text.splitlines()
+def test_an_exchange_that_the_devices_cannot_do_is_refused_with_its_origin() -> None:
+    flags = {
+        "strategy": Given("mirrored", "--strategy"),
+        "exchange": Given("nccl", "TROIKA_EXCHANGE"),
+    }
+    strategy = load_strategy("mirrored")
+    job = resolve(
+        flags, default_gpus=2, samples=60_000, checkpoint=None, exchanges=strategy.exchanges
+    )
+    with pytest.raises(UserError, match=r"exchange nccl \(TROIKA_EXCHANGE\): needs GPUs"):
+        choose_exchange(job, strategy, allocate(CPUS, 2, "cpu", "host"))

@@ -15,8 +15,8 @@ import psutil
 import pytest
 
 from clusters import load_cluster
-from clusters.base import Cluster, ClusterError, Ended, Host, Worker, WorkerPlan
-from clusters.ray_actors import RayCluster
+from clusters.base import Cluster, ClusterError, ClusterSpec, Ended, Host, Worker, WorkerPlan
+from clusters.ray_actors import OwnRay
 from tests.command import wait_until
 
 pytestmark = pytest.mark.skipif(find_spec("ray") is None, reason="Ray is not installed")
@@ -39,7 +39,7 @@ def in_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def cluster() -> Iterator[Cluster]:
-    ray = load_cluster("ray")
+    ray = load_cluster(ClusterSpec(kind="ray"))
     yield ray
     below = psutil.Process().children(recursive=True)
     folders = ray_folders(below)
@@ -50,7 +50,7 @@ def cluster() -> Iterator[Cluster]:
 
 def start(cluster: Cluster, *scripts: str, early: bool = False, **env: str) -> list[Worker]:
     """A worker for each script of the shell."""
-    slots = cluster.allocate(HOST, len(scripts), "cpu", "device").slots
+    slots = cluster.claim(cluster.allocate((HOST,), len(scripts), "cpu", "device")).slots
     return [
         cluster.start(
             WorkerPlan(
@@ -208,8 +208,9 @@ def test_nothing_survives_a_kill_9_of_the_launcher(tmp_path: Path) -> None:
     script = (
         "import time\n"
         "from clusters import load_cluster\n"
+        "from clusters.base import ClusterSpec\n"
         "from tests.test_ray_actors import SLEEP, start\n"
-        "workers = start(load_cluster('ray'), SLEEP, SLEEP, early=True)\n"
+        "workers = start(load_cluster(ClusterSpec(kind='ray')), SLEEP, SLEEP, early=True)\n"
         "while True: time.sleep(0.05); [worker.poll() for worker in workers]\n"
     )
     launcher = subprocess.Popen(
@@ -231,7 +232,7 @@ def test_a_ray_that_does_not_start_is_told_with_its_log(
 ) -> None:
     (tmp_path / "broken").mkdir()
     (tmp_path / "broken/ray.py").write_text("raise RuntimeError('no Ray today')")
-    cluster = RayCluster({**os.environ, "PYTHONPATH": str(tmp_path / "broken")})
+    cluster = OwnRay(environ={**os.environ, "PYTHONPATH": str(tmp_path / "broken")})
     try:
         ended = end_of(start(cluster, SLEEP)[0])
     finally:
@@ -243,4 +244,4 @@ def test_a_ray_that_does_not_start_is_told_with_its_log(
 def test_where_no_file_can_be_made_the_folder_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tempfile.tempdir", "/proc")
     with pytest.raises(ClusterError, match="a folder below /proc, which cannot be made"):
-        start(RayCluster(), SLEEP)
+        start(OwnRay(), SLEEP)

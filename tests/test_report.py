@@ -12,7 +12,7 @@ import pytest
 from rich.console import Console
 
 from clusters.base import Ended, Slot, WorkerPlan
-from launcher.report import Report, failure_report, losses_csv, measured
+from launcher.report import FailureReport, Report, Restart, failure_report, losses_csv, measured
 from launcher.results import WorkerResult
 from launcher.table import render
 from strategies.base import EpochMetrics, ScalingSamples, TrainMetrics
@@ -58,6 +58,8 @@ def report(metrics: TrainMetrics = METRICS, conditions: str = "2 CPU workers") -
         device="cpu",
         conditions=conditions,
         host="here",
+        hosts=["here"],
+        cluster={"kind": "local"},
         settings={"script": ()},
         sources={"lr": "--lr"},
         command=["launcher", "--lr", "1"],
@@ -172,6 +174,27 @@ def test_validation_has_columns_only_where_samples_were_held_out() -> None:
 def test_a_report_of_a_script_has_no_epochs_and_no_verdict() -> None:
     bare = replace(report(), epochs=[], throughput=None, scaling=[], verdict="")
     assert "throughput" not in drawn(replace(bare, time_to_first_step_s=None))
+
+
+@pytest.mark.parametrize(
+    ("workers", "said"),
+    [(2, ""), (1, "; from then on 1 instead of 2 workers")],
+)
+def test_a_restart_is_told_with_its_cause_and_the_workers_that_were_left(
+    workers: int, said: str
+) -> None:
+    failure = FailureReport(
+        rank=1, host="there", pid=7, end="killed by SIGKILL", evidence="", log="", traceback=""
+    )
+    restart = Restart(
+        failure=failure, workers_before=2, workers=workers, hosts=["here"], resumed_from=None
+    )
+    text = words(drawn(replace(report(), restarts=[restart]), width=200))
+    assert "restart" in text
+    assert "rank 1" in text
+    assert "killed by SIGKILL" in text
+    assert said in text
+    assert ("instead of" in text) is bool(said)
 
 
 def test_a_failure_is_data_with_its_traceback(tmp_path: Path) -> None:

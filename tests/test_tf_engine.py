@@ -42,7 +42,7 @@ class Outcome:
 
     @property
     def saved(self) -> Checkpoint:
-        return checkpoint.load(Path(self.metrics.checkpoint))
+        return checkpoint.load(Path(self.config.checkpoints, self.metrics.checkpoint))
 
 
 def jobs(base: TrainConfig, folder: Path) -> dict[str, TrainConfig]:

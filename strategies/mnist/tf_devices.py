@@ -1,4 +1,4 @@
-"""TensorFlow's devices, and the MirroredStrategy over them."""
+"""TensorFlow's devices, and the strategies over them."""
 
 from __future__ import annotations
 
@@ -7,10 +7,12 @@ import tensorflow as tf
 from strategies.base import TrainConfig
 
 
-def prepare(config: TrainConfig) -> None:
-    """Cuts the process's hardware into ``config.devices`` devices. Once a process, before use.
+def prepare(config: TrainConfig, processes: int) -> None:
+    """Cuts the process's hardware into ``config.devices`` devices, before their first use.
 
-    Raises ValueError where there are fewer GPUs than that.
+    On CPUs of several processes it stays one device with as many threads as those would have:
+    MultiWorkerMirroredStrategy takes no second CPU device of a process. Again in the same process,
+    it has to be the same. Raises ValueError where there are fewer GPUs.
     """
     tf.config.experimental.enable_op_determinism()
     tf.config.experimental.enable_tensor_float_32_execution(config.precision == "tf32")
@@ -23,13 +25,20 @@ def prepare(config: TrainConfig) -> None:
             )
         tf.config.set_visible_devices(gpus[: config.devices], "GPU")
         return
-    tf.config.threading.set_intra_op_parallelism_threads(config.threads)
+    devices = config.devices if processes == 1 else 1
+    tf.config.threading.set_intra_op_parallelism_threads(threads_of_device(config, processes))
     # One thread a device: it runs that device's part of a step from operation to operation.
-    tf.config.threading.set_inter_op_parallelism_threads(config.devices)
+    tf.config.threading.set_inter_op_parallelism_threads(devices)
     tf.config.set_visible_devices([], "GPU")
     cpu = tf.config.list_physical_devices("CPU")[0]
     logical = tf.config.LogicalDeviceConfiguration()
-    tf.config.set_logical_device_configuration(cpu, [logical] * config.devices)
+    tf.config.set_logical_device_configuration(cpu, [logical] * devices)
+
+
+def threads_of_device(config: TrainConfig, processes: int) -> int:
+    """Compute threads of each device that ``prepare`` makes."""
+    one = config.device == "cpu" and processes > 1
+    return config.threads * config.devices if one else config.threads
 
 
 def device_names(config: TrainConfig) -> list[str]:
@@ -54,3 +63,17 @@ def make_strategy(config: TrainConfig) -> tf.distribute.MirroredStrategy:
         "one-device": tf.distribute.ReductionToOneDevice(),
     }
     return tf.distribute.MirroredStrategy(device_names(config), carriers[config.exchange])
+
+
+def join_hosts(config: TrainConfig) -> tf.distribute.MultiWorkerMirroredStrategy:
+    """A strategy over the devices of all processes in TF_CONFIG; waits until all have come.
+
+    Before any other use of TensorFlow. From here on this process listens on TF_CONFIG's port, on
+    all of the host's interfaces (TensorFlow's server knows no other way) and without asking who
+    calls: the network between the hosts has to be a trusted one.
+    """
+    ways = tf.distribute.experimental.CommunicationImplementation
+    options = tf.distribute.experimental.CommunicationOptions(
+        implementation={"nccl": ways.NCCL, "ring": ways.RING}[config.exchange]
+    )
+    return tf.distribute.MultiWorkerMirroredStrategy(communication_options=options)

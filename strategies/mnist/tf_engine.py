@@ -1,4 +1,4 @@
-"""The training's ``Engine`` in TensorFlow: one process, all its devices under MirroredStrategy."""
+"""The training's ``Engine`` in TensorFlow: a process a host, with all devices of the host."""
 
 from __future__ import annotations
 
@@ -13,9 +13,10 @@ from strategies.base import ScalingSamples, TrainConfig
 from strategies.mnist.engine import State
 from strategies.mnist.inputs import Inputs
 from strategies.mnist.models import MODELS
-from strategies.mnist.order import steps_per_epoch
-from strategies.mnist.tf_devices import device_names, hardware_name, make_strategy
+from strategies.mnist.order import largest_share, steps_per_epoch
+from strategies.mnist.tf_devices import hardware_name, threads_of_device
 from strategies.mnist.tf_evaluate import Evaluation
+from strategies.mnist.tf_group import Group
 from strategies.mnist.tf_mirror import Mirror
 from strategies.mnist.tf_replica import Replica, Resident
 from strategies.mnist.tf_scaling import MOST_STEPS, measure_scaling
@@ -24,28 +25,28 @@ from strategies.mnist.tf_xla import use_xla
 
 
 class TfEngine:
-    """``Engine`` of a process with ``config.devices`` devices; ``prepare`` has been called."""
+    """``Engine`` of one process of ``group``."""
 
-    def __init__(self, config: TrainConfig, inputs: Inputs) -> None:
-        self._config, self._data = config, inputs.data
-        self._strategy = make_strategy(config)
+    def __init__(self, config: TrainConfig, inputs: Inputs, group: Group) -> None:
+        self._config, self._data, self._group = config, inputs.data, group
         self._model = MODELS[config.model]
-        self._xla = use_xla(self._model, config.device, config.devices)
+        self._xla = use_xla(self._model, config.device, group.replicas)
         policy = "mixed_bfloat16" if config.precision == "bf16" else "float32"
-        self._mirror = Mirror(self._strategy, self._model, inputs.state, policy)
-        self._resident = [Resident(inputs.data.train, name) for name in device_names(config)]
+        self._mirror = Mirror(group.strategy, self._model, inputs.state, policy)
+        self._resident = [Resident(inputs.data.train, name) for name in group.devices]
         steps = steps_per_epoch(len(inputs.data.train), config.batch_size)
         self._replicas = self._make_replicas(self._mirror.momenta, steps)
-        self._window = self._make_window(self._replicas, steps=steps, batch=config.batch_size)
+        largest = largest_share(config.batch_size, group.processes)
+        self._window = self._make_window(self._replicas, steps=steps, batch=largest)
         self._evaluations: dict[str, Evaluation] = {}
-        self._started = self._done = self._batch = 0
-        self.exchange = config.exchange if config.devices > 1 else "none"
+        self._started = self._done = self._share = 0
+        self.exchange = _exchange(config, group)
         self.device_name = hardware_name(config)
-        self.threads = config.threads
+        self.threads = threads_of_device(config, group.processes)
 
     def start(self, rows: NDArray[np.int64], batch: int, rates: NDArray[np.float32]) -> None:
         self._window.load(rows, batch, rates)
-        self._started, self._done, self._batch = len(rows), 0, batch
+        self._started, self._done, self._share = len(rows), 0, rows.shape[1]
 
     def run(self, count: int) -> None:
         self._window.run(count)
@@ -58,17 +59,17 @@ class TfEngine:
 
     def loss(self) -> float:
         last = self._done - 1
-        return sum(float(replica.losses[last]) for replica in self._replicas) / self._batch
+        total = sum(float(replica.losses[last]) for replica in self._replicas)
+        return total / max(self._share, 1)
 
     def losses(self) -> NDArray[np.float64]:
         sums = [replica.losses.numpy()[: self._started] for replica in self._replicas]
-        losses: NDArray[np.float64] = np.sum(sums, axis=0, dtype=np.float64)
-        return losses
+        return self._group.sum(np.sum(sums, axis=0, dtype=np.float64))
 
     def evaluate(self, split: str) -> tuple[float, float]:
         if split not in self._evaluations:
             held_out = {"validation": self._data.validation, "test": self._data.test}[split]
-            self._evaluations[split] = Evaluation(self._strategy, self._replicas, held_out)
+            self._evaluations[split] = Evaluation(self._group, self._replicas, held_out)
         return self._evaluations[split].run()
 
     def state(self) -> State:
@@ -79,7 +80,7 @@ class TfEngine:
         replicas = self._make_replicas(scratch, MOST_STEPS)
         samples = len(self._data.train)
         return measure_scaling(
-            self._config, samples, replicas, partial(self._make_window, replicas)
+            self._config, samples, self._group, replicas, partial(self._make_window, replicas)
         )
 
     def versions(self) -> dict[str, str]:
@@ -102,6 +103,10 @@ class TfEngine:
 
     def _make_window(self, replicas: list[Replica], *, steps: int, batch: int) -> Window:
         parts = self._config.accumulate
-        return Window(
-            self._strategy, replicas, steps=steps, batch=batch, parts=parts, xla=self._xla
-        )
+        return Window(self._group, replicas, steps=steps, batch=batch, parts=parts, xla=self._xla)
+
+
+def _exchange(config: TrainConfig, group: Group) -> str:
+    if group.replicas == 1:
+        return "none"
+    return "ring over gRPC" if config.exchange == "ring" else config.exchange

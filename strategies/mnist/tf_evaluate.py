@@ -1,40 +1,40 @@
-"""Loss and accuracy on a held-out set, split over the devices; no image counts twice."""
+"""Loss and accuracy on a held-out set, split over all replicas; no image counts twice."""
 
 from __future__ import annotations
 
+import numpy as np
 import tensorflow as tf
 
 from strategies.mnist.data import Split
 from strategies.mnist.order import share
+from strategies.mnist.tf_group import Group
 from strategies.mnist.tf_replica import Replica, Resident
 
 _BATCH = 1000
 
 
 class Evaluation:
-    """One held-out set, each device with its share of it."""
+    """One held-out set; this process's ``replicas`` have their shares of it."""
 
-    def __init__(
-        self, strategy: tf.distribute.MirroredStrategy, replicas: list[Replica], split: Split
-    ) -> None:
-        self._strategy, self._replicas, self._count = strategy, replicas, len(split)
+    def __init__(self, group: Group, replicas: list[Replica], split: Split) -> None:
+        self._group, self._replicas, self._count = group, replicas, len(split)
         self._shares = [
-            Resident(split.part(*share(len(split), r, len(replicas))), replica.device)
-            for r, replica in enumerate(replicas)
+            Resident(split.part(*share(len(split), number, group.replicas)), replica.device)
+            for number, replica in enumerate(replicas, start=group.first)
         ]
-        self._function = tf.function(lambda: strategy.run(self._evaluate), autograph=False)
+        self._function = tf.function(lambda: group.strategy.run(self._evaluate), autograph=False)
 
     def run(self) -> tuple[float, float]:
         """Mean cross-entropy (nats) and accuracy over all images."""
         sums, hits = self._function()
-        results = self._strategy.experimental_local_results
+        results = self._group.strategy.experimental_local_results
         loss = sum(float(value) for value in results(sums))
         correct = sum(int(value) for value in results(hits))
+        loss, correct = self._group.sum(np.array([loss, correct], dtype=np.float64)).tolist()
         return loss / self._count, correct / self._count
 
     def _evaluate(self) -> tuple[tf.Tensor, tf.Tensor]:
-        context = tf.distribute.get_replica_context()
-        index = int(tf.get_static_value(context.replica_id_in_sync_group))
+        index = self._group.own()
         replica, data = self._replicas[index], self._shares[index]
         count = len(data.labels)
         values = [variable.read_value() for variable in replica.variables]

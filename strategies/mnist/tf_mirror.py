@@ -1,4 +1,4 @@
-"""A model's variables on all devices of a MirroredStrategy."""
+"""A model's variables on all devices of a strategy."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class Mirror:
     """The model as ``net``, and the momentum of its parameters, the same on every device."""
 
     def __init__(
-        self, strategy: tf.distribute.MirroredStrategy, model: Model, state: State, policy: str
+        self, strategy: tf.distribute.Strategy, model: Model, state: State, policy: str
     ) -> None:
         self.strategy, self.model = strategy, model
         with strategy.scope():

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from strategies.base import ScalingSamples, TrainConfig
 from strategies.mnist import philox
 from strategies.mnist.order import largest_share
+from strategies.mnist.tf_group import Group
 from strategies.mnist.tf_replica import Replica
 from strategies.mnist.tf_window import Solo, Window
 
@@ -30,18 +31,23 @@ _WARM_UP = 5
 
 
 def measure_scaling(
-    config: TrainConfig, samples: int, replicas: list[Replica], window: Callable[..., Window]
+    config: TrainConfig,
+    samples: int,
+    group: Group,
+    replicas: list[Replica],
+    window: Callable[..., Window],
 ) -> list[ScalingSamples]:
     """Scaling at the job's batch a replica and at LARGER times as many, if there are ``samples``.
 
-    ``replicas`` train the job's weights with a momentum of their own; ``window`` makes their
-    steps together from ``steps`` and ``batch``.
+    ``replicas``, this process's, train the job's weights with a momentum of their own; ``window``
+    makes their steps together from ``steps`` and ``batch``.
     """
-    batch = largest_share(config.batch_size, len(replicas))
+    batch = largest_share(config.batch_size, group.replicas)
     batches = [batch]
     if LARGER * batch * _FEWEST_STEPS <= samples:
         batches.append(LARGER * batch)
-    blocks = [_Block(size, samples, replicas, config.accumulate, window) for size in batches]
+    parts = config.accumulate
+    blocks = [_Block(size, samples, group, replicas, parts, window) for size in batches]
     for turn in range(ROUNDS):
         for block in blocks:
             block.measure(turn)
@@ -55,17 +61,21 @@ class _Block:
         self,
         size: int,
         samples: int,
+        group: Group,
         replicas: list[Replica],
         parts: int,
         window: Callable[..., Window],
     ) -> None:
         self.result = ScalingSamples(batch=size, alone=[], apart=[], together=[])
-        self._replicas = replicas
-        rows = _rows(size, samples, len(replicas))
+        self._group, self._replicas = group, replicas
+        shares = [
+            _rows(size, samples, number, group.replicas)
+            for number in range(group.first, group.first + len(replicas))
+        ]
+        rows = np.concatenate(shares, axis=1)
         rates = np.zeros(len(rows), dtype=np.float32)
         self._together = window(steps=len(rows), batch=rows.shape[1])
-        self._together.load(rows, rows.shape[1], rates)
-        shares = np.split(rows, len(replicas), axis=1)
+        self._together.load(rows, size * group.replicas, rates)
         self._solos = [
             Solo(replica, share, rates, parts)
             for replica, share in zip(replicas, shares, strict=True)
@@ -74,10 +84,17 @@ class _Block:
 
     def measure(self, turn: int) -> None:
         """One round; another replica's turn to be alone in each."""
-        count = self._count
-        self.result.alone.append(self._seconds_alone(turn % len(self._solos), count))
-        self.result.apart.append(self._seconds_apart(count))
-        self.result.together.append(self._seconds_together(count))
+        count, gather = self._count, self._group.gather
+        own = turn % self._group.replicas - self._group.first
+        self._group.barrier()
+        alone = self._seconds_alone(own, count) if 0 <= own < len(self._solos) else 0.0
+        self.result.alone.append(sum(values[0] for values in gather([alone])))
+        self._group.barrier()
+        apart = self._seconds_apart(count)
+        self.result.apart.append([value for values in gather(apart) for value in values])
+        self._group.barrier()
+        together = self._seconds_together(count)
+        self.result.together.append(max(values[0] for values in gather([together])))
 
     def _seconds_alone(self, index: int, count: int) -> float:
         started = time.perf_counter()
@@ -86,7 +103,7 @@ class _Block:
         return (time.perf_counter() - started) / count
 
     def _seconds_apart(self, count: int) -> list[float]:
-        """For every replica, each driven by a thread of its own."""
+        """For every replica of this process, each driven by a thread of its own."""
         start = Barrier(len(self._solos))
 
         def one(index: int) -> float:
@@ -105,20 +122,19 @@ class _Block:
         return (time.perf_counter() - started) / count
 
     def _calibrate(self, steps: int) -> int:
-        """Steps that take about _BLOCK_S, of at most ``steps``; everything is warm behind it."""
+        """Steps that take about _BLOCK_S, of at most ``steps``; everything is warm behind it.
+
+        The same number in every process.
+        """
         warm_up = min(_WARM_UP, steps)
         self._seconds_together(warm_up)
         self._seconds_apart(warm_up)
-        slowest = max(self._seconds_apart(warm_up))
+        slowest = max(map(max, self._group.gather(self._seconds_apart(warm_up))))
         return max(min(_FEWEST_STEPS, steps), min(steps, round(_BLOCK_S / slowest)))
 
 
-def _rows(size: int, samples: int, replicas: int) -> NDArray[np.int64]:
-    """[steps, replicas * size]: shuffled samples, other ones for every replica."""
+def _rows(size: int, samples: int, number: int, replicas: int) -> NDArray[np.int64]:
+    """[steps, size]: shuffled samples for replica ``number``, other ones for every replica."""
     order = philox.permutation(0, philox.ORDER, 0, samples)
     steps = min(samples // size, MOST_STEPS)
-    shares = [
-        np.roll(order, -(replica * samples // replicas))[: steps * size].reshape(steps, size)
-        for replica in range(replicas)
-    ]
-    return np.concatenate(shares, axis=1)
+    return np.roll(order, -(number * samples // replicas))[: steps * size].reshape(steps, size)

@@ -9,6 +9,7 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
+from strategies.mnist.tf_group import Group
 from strategies.mnist.tf_parts import cut, width
 from strategies.mnist.tf_replica import Replica, alone
 
@@ -27,13 +28,13 @@ def while_steps(step: Callable[[tf.Tensor], None], first: tf.Tensor, count: tf.T
 class Window:
     """Steps of all replicas together, through ``load``-ed samples, ``run`` by ``run``.
 
-    ``steps`` and ``batch`` are the most that is ever loaded: less is filled up, so that all has
-    one shape and is traced once.
+    ``replicas`` are this process's. ``steps`` and ``batch`` are the most that is ever loaded: less
+    is filled up, so that all has one shape and is traced once.
     """
 
     def __init__(
         self,
-        strategy: tf.distribute.MirroredStrategy,
+        group: Group,
         replicas: list[Replica],
         *,
         steps: int,
@@ -41,7 +42,7 @@ class Window:
         parts: int,
         xla: bool,
     ) -> None:
-        self._strategy, self._replicas = strategy, replicas
+        self._group, self._replicas = group, replicas
         self._steps, self._parts = steps, parts
         self._width = width(batch, len(replicas), parts)
         self._next = 0
@@ -51,7 +52,10 @@ class Window:
         )
 
     def load(self, rows: NDArray[np.int64], batch: int, rates: NDArray[np.float32]) -> None:
-        """Takes ``rows`` [steps, batch] and ``rates`` [steps], and starts at the first."""
+        """Takes ``rows`` [steps, share] and ``rates`` [steps], and starts at the first.
+
+        ``batch`` is how many samples a step has over all processes.
+        """
         count = len(self._replicas)
         parts = [
             cut(rows, r, count, steps=self._steps, parts=self._parts, width=self._width)
@@ -61,10 +65,10 @@ class Window:
         filled[: len(rates)] = rates
         scale = np.array(1 / batch, dtype=np.float32)
         self._arguments = (
-            self._spread([part.rows for part in parts]),
-            self._spread([part.present for part in parts]),
-            self._spread([filled] * count),
-            self._spread([scale] * count),
+            self._group.spread([part.rows for part in parts]),
+            self._group.spread([part.present for part in parts]),
+            self._group.spread([filled] * count),
+            self._group.spread([scale] * count),
         )
         self.rewind()
 
@@ -77,16 +81,6 @@ class Window:
         self._function(*self._arguments, tf.constant(self._next), tf.constant(count))
         self._next += count
 
-    def _spread(self, values: list[NDArray[np.generic]]) -> tf.Tensor:
-        """One value for each replica, on its device."""
-
-        def one(context: tf.distribute.experimental.ValueContext) -> tf.Tensor:
-            index = context.replica_id_in_sync_group
-            with tf.device(self._replicas[index].device):
-                return tf.constant(values[index])
-
-        return self._strategy.experimental_distribute_values_from_function(one)
-
     def _window(
         self,
         rows: tf.Tensor,
@@ -97,7 +91,7 @@ class Window:
         count: tf.Tensor,
     ) -> None:
         def step(index: tf.Tensor) -> None:
-            self._strategy.run(self._step, args=(index, rows, present, rates, scale))
+            self._group.strategy.run(self._step, args=(index, rows, present, rates, scale))
 
         while_steps(step, first, count)
 
@@ -111,10 +105,10 @@ class Window:
     ) -> None:
         """One replica's part of a step."""
         context = tf.distribute.get_replica_context()
-        replica = self._replicas[int(tf.get_static_value(context.replica_id_in_sync_group))]
         together = partial(context.all_reduce, tf.distribute.ReduceOp.SUM)
-        exchange = together if len(self._replicas) > 1 else alone
-        replica.step(index, rows, present, rates, scale, exchange)
+        exchange = together if self._group.replicas > 1 else alone
+        own = self._replicas[self._group.own()]
+        own.step(index, rows, present, rates, scale, exchange)
 
 
 class Solo:
