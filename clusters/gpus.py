@@ -58,7 +58,7 @@ def visible(gpus: tuple[Gpu, ...], setting: str | None) -> tuple[Gpu, ...]:
 def chosen(gpus: tuple[Gpu, ...], devices: tuple[str, ...]) -> tuple[Gpu, ...]:
     """The GPUs that a cluster file lists by index or UUID, in its order; all if it lists none.
 
-    Raises ClusterError for one that is not there.
+    Raises ClusterError for one that is not there, and for one that is listed twice.
     """
     if not devices:
         return gpus
@@ -70,6 +70,9 @@ def chosen(gpus: tuple[Gpu, ...], devices: tuple[str, ...]) -> tuple[Gpu, ...]:
             f"devices: GPU {', '.join(lacking)} is not there or hidden by CUDA_VISIBLE_DEVICES; "
             f"there are: {there}"
         )
+    twice = [device for device, match in zip(devices, found, strict=True) if found.count(match) > 1]
+    if twice:
+        raise ClusterError(f"devices: {', '.join(twice)} are the same GPU; list it once")
     return tuple(gpu for match in found for gpu in match)
 
 

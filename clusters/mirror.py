@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 _PIECE_BYTES = 4 * 2**20
+_TAIL_BYTES = 1024
 _TEMPORARY = ".tmp-"  # as everybody here names a file that is not complete
 
 
@@ -24,27 +25,59 @@ class Piece:
     more: bool
 
 
+@dataclass(frozen=True)
+class _Sent:
+    """What was sent of a file: ``count`` bytes that end with ``tail``, when ``status`` was its."""
+
+    status: os.stat_result
+    count: int
+    tail: bytes
+
+
 class Source:
     """The folder that changes. What is in it at the start is not sent."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._sent = {name: (s.st_ino, s.st_size) for name, s in self._look().items()}
+        self._sent = {
+            name: _Sent(status, status.st_size, self._tail(name, status.st_size))
+            for name, status in self._look().items()
+        }
 
     def news(self) -> list[Piece]:
         """Some of what is new, a few megabytes at most; empty if nothing is."""
         pieces: list[Piece] = []
         room = _PIECE_BYTES
-        for name, status in self._look().items():
-            inode, sent = self._sent.get(name, (status.st_ino, 0))
-            if inode != status.st_ino or status.st_size < sent:
-                sent = 0  # another file of the same name
-            if room > 0 and (status.st_size > sent or name not in self._sent):
-                piece = self._read(name, sent, min(room, _PIECE_BYTES), status.st_size)
+        looked = self._look()
+        self._sent = {name: sent for name, sent in self._sent.items() if name in looked}
+        for name, status in looked.items():
+            sent = self._sent.get(name)
+            if sent is not None and not self._goes_on(name, sent, status):
+                sent = None  # another file of the same name
+            if room > 0 and (sent is None or status.st_size > sent.count):
+                offset, tail = (sent.count, sent.tail) if sent else (0, b"")
+                piece = self._read(name, offset, room, status.st_size)
                 room -= len(piece.data)
                 pieces.append(piece)
-                self._sent[name] = (status.st_ino, sent + len(piece.data))
+                count = offset + len(piece.data)
+                self._sent[name] = _Sent(status, count, (tail + piece.data)[-_TAIL_BYTES:])
         return pieces
+
+    def _goes_on(self, name: str, sent: _Sent, status: os.stat_result) -> bool:
+        """Whether this is the file that was sent, grown or not.
+
+        Its number alone does not tell: a new file often gets that of one that was replaced.
+        """
+        if status.st_ino != sent.status.st_ino or status.st_size < sent.count:
+            return False
+        if status.st_size == sent.status.st_size:
+            return status.st_mtime_ns == sent.status.st_mtime_ns
+        return self._tail(name, sent.count) == sent.tail
+
+    def _tail(self, name: str, end: int) -> bytes:
+        with (self._folder / name).open("rb") as file:
+            file.seek(max(0, end - _TAIL_BYTES))
+            return file.read(min(end, _TAIL_BYTES))
 
     def _look(self) -> dict[str, os.stat_result]:
         found = {}

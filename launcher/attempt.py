@@ -20,11 +20,15 @@ from strategies.base import Rank, TrainMetrics, write_atomically
 
 @dataclass(frozen=True, kw_only=True)
 class Attempt:
-    """``prepared`` is what was claimed; ``metrics`` what the first rank had measured by its end."""
+    """``prepared`` is what was claimed; ``metrics`` what the first rank had measured by its end.
+
+    ``told``: whether its failure has been described already.
+    """
 
     prepared: Prepared
     outcome: Outcome
     metrics: TrainMetrics | None
+    told: bool = False
 
 
 def claimed(prepared: Prepared) -> Prepared:
@@ -34,7 +38,13 @@ def claimed(prepared: Prepared) -> Prepared:
         prepared = prepared.decided(allocation=cluster.claim(prepared.allocation))
     except ClusterError as error:
         raise UserError(f"{prepared.place.title}: {error}") from None
-    return _compared(prepared) if cluster.remote else prepared
+    if not cluster.remote:
+        return prepared
+    try:
+        return _compared(prepared)
+    except UserError:
+        cluster.release()  # who tries again needs the room
+        raise
 
 
 def attempt_at(prepared: Prepared, output: Output) -> Attempt:

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 RAY_ADDRESS = "RAY_ADDRESS"
 _OF_NODES = ("placement", "gpus_per_node", "cpus_per_worker", "resources_per_worker", "labels")
+_JOB_SERVER = ("http://", "https://")
 _PLACES = ("cluster", "address")
 """Settings that say where to run, not what."""
 
@@ -102,12 +103,14 @@ def with_file(given: Mapping[str, Given], file: FileSpec | None) -> dict[str, Gi
 def _address(given: Mapping[str, Given], environ: Mapping[str, str]) -> Given | None:
     if "address" in given:
         return given["address"]
-    value = environ.get(RAY_ADDRESS)
-    return Given(value, RAY_ADDRESS) if value else None
+    value = environ.get(RAY_ADDRESS, "")
+    if not value or value.startswith(_JOB_SERVER):  # that one is for `submit`
+        return None
+    return Given(value, RAY_ADDRESS)
 
 
 def _check(address: Given) -> None:
-    if address.value.startswith(("http://", "https://")):
+    if address.value.startswith(_JOB_SERVER):
         raise UserError(
             f"{address.source} {address.value}: is a job server's; send the job there with "
             f"`launcher submit --address {address.value} -- ...`, or give the cluster's own address"

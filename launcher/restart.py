@@ -30,6 +30,7 @@ def go_on(attempt: Attempt, output: Output) -> tuple[Attempt, Prepared | None]:
     if failure is None or outcome.unkillable or number > prepared.asked.max_restarts:
         return attempt, None
     output.say(describe_failure(failure))
+    attempt = replace(attempt, told=True)
     lost = frozenset({failure.plan.slot.node} if failure.ended.lost_host else ())
     begun, why = time.monotonic(), ""
     with signals.noted() as interrupts:

@@ -66,7 +66,7 @@ def _create(prepared: Prepared) -> None:
 
 def _tell(attempt: Attempt, report: Report, output: Output) -> None:
     folder, outcome = attempt.prepared.folder, attempt.outcome
-    if outcome.failure:
+    if outcome.failure and not attempt.told:
         output.say(describe_failure(outcome.failure))
     for plan in outcome.unkillable:
         output.say(f"rank {plan.rank} on {plan.slot.host} was killed, but has not ended")
