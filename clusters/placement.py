@@ -41,7 +41,8 @@ def allocate(
     if counts is None:
         raise NoRoom(_no_room(rooms, spec, workers, chosen, need, process_per))
     taken = [(room.host, count) for room, count in zip(rooms, counts, strict=True) if count]
-    noun = "CPU worker" if process_per == "device" else "logical CPU device"
+    apart = process_per == "device" or len(taken) > 1
+    noun = "CPU worker" if apart else "logical CPU device"
     return Allocation(
         slots=tuple(
             Slot(
@@ -59,7 +60,7 @@ def allocate(
         device=chosen,
         cores_per_worker=spec.cpus_per_worker,
         noun=noun,
-        notes=tuple(_notes(workers, noun, chosen, device, len(taken), len(hosts))),
+        notes=tuple(_notes(workers, noun, chosen, device, len(taken), len(hosts), process_per)),
         chosen_for_us=device == "auto",
     )
 
@@ -189,10 +190,12 @@ def _name(host: Host) -> str:
 
 
 def _notes(
-    workers: int, noun: str, chosen: Device, asked: str, taken: int, nodes: int
+    workers: int, noun: str, chosen: Device, asked: str, taken: int, nodes: int, process_per: str
 ) -> list[str]:
     notes = []
     if chosen == "cpu" and asked == "auto":
         notes.append(f"no GPU in the cluster: {workers} {noun}{'' if workers == 1 else 's'}")
     notes.append(f"{taken} of its {nodes} nodes")
+    if chosen == "cpu" and process_per == "host" and 1 < taken < workers:
+        notes.append("the CPU workers of a node are one device")  # TensorFlow makes no more
     return notes

@@ -119,7 +119,7 @@ def train(
         _setting(
             "exchange",
             "What carries the gradients: auto (default), or ddp: gloo; mirrored: nccl, "
-            "hierarchical, one-device.",
+            "hierarchical, one-device; on several hosts nccl, ring.",
         ),
     ] = None,
     cuda_graphs: Annotated[
