@@ -17,8 +17,8 @@ _IGNORED = "Exception ignored in"
 # What the interpreter and torch print at a process's end, behind the exception's message.
 _NOISE = re.compile(rf"{_IGNORED}|\[[A-Z]\d{{4}} |\S+:\d+: \w*Warning: ")
 _RANK_PREFIX = re.compile(r"^\[rank\d+\]: ?", re.MULTILINE)
-# What gloo, NCCL, c10d's store, Horovod, sockets and our TensorFlow engine say when another rank has
-# gone: a consequence.
+# What gloo, NCCL, c10d's store, Horovod, sockets and our TensorFlow engine say when another rank
+# has gone: a consequence.
 _LOST_PEER = re.compile(
     r"Connection (closed|reset) by (remote )?peer|Connection reset|Broken pipe|recvValue failed|"
     r"remote process exited|NCCL communicator was aborted|DistStoreError|"
