@@ -34,6 +34,7 @@ from clusters.guard import PR_SET_CHILD_SUBREAPER, prctl, send_all
 from clusters.local import LocalCluster
 from clusters.process import GuardedProcess
 from clusters.ray_holder import GO_VARIABLE
+from clusters.ray_link import LinkedWorker
 from clusters.ray_local import all_pids, environment, is_alive
 
 _ROOT = Path(__file__).parent.parent
@@ -86,7 +87,7 @@ class OwnRay(LocalCluster):
             log=str(plan.log_path.absolute()),
             early=GO_VARIABLE in plan.env,
         )
-        return _RayWorker(plan, self._link)
+        return LinkedWorker(plan, self._link)
 
     def release(self) -> None:
         super().release()
@@ -146,6 +147,10 @@ class _Link:
         with suppress(OSError):
             self._connection.sendall((json.dumps(fields) + "\n").encode())
 
+    def signal(self, rank: int, letter: str) -> None:
+        """t asks a worker to end, k kills it."""
+        self.send(rank=rank, signal=letter)
+
     def ended(self, rank: int) -> Ended | None:
         """How a worker ended; for all that still ran, when the helper and all below it are gone."""
         helper = self._process.poll()
@@ -198,27 +203,6 @@ class _Link:
                 self.pids[news["rank"]] = news["pid"]
             else:
                 self._ended[news["rank"]] = Ended(**news["ended"])
-
-
-class _RayWorker:
-    """A worker in an actor. No call blocks."""
-
-    def __init__(self, plan: WorkerPlan, link: _Link) -> None:
-        self.plan = plan
-        self._link = link
-
-    @property
-    def pid(self) -> int | None:
-        return self._link.pids.get(self.plan.rank)
-
-    def poll(self) -> Ended | None:
-        return self._link.ended(self.plan.rank)
-
-    def terminate(self) -> None:
-        self._link.send(rank=self.plan.rank, signal="t")
-
-    def kill(self) -> None:
-        self._link.send(rank=self.plan.rank, signal="k")
 
 
 def _folder() -> Path:

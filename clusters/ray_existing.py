@@ -19,7 +19,6 @@ from clusters.base import (
     Allocation,
     ClusterError,
     ClusterSpec,
-    Ended,
     Gpu,
     Host,
     Slot,
@@ -28,7 +27,7 @@ from clusters.base import (
 )
 from clusters.local import linked
 from clusters.placement import allocate, needs
-from clusters.ray_link import Link
+from clusters.ray_link import Link, LinkedWorker
 from clusters.shipping import Shipment, stage, working_dir
 from clusters.swept import SweptFolder
 
@@ -102,7 +101,7 @@ class ExistingRay:
             events=str(plan.events_path),
             result=str(plan.result_path),
         )
-        return _Remote(plan, link)
+        return LinkedWorker(plan, link)
 
     def release(self) -> None:
         if self._link is not None and self._link.alive:
@@ -141,27 +140,6 @@ class ExistingRay:
                 ),
             )
         return self._link
-
-
-class _Remote:
-    """A worker on a node. No call blocks."""
-
-    def __init__(self, plan: WorkerPlan, link: Link) -> None:
-        self.plan = plan
-        self._link = link
-
-    @property
-    def pid(self) -> int | None:
-        return self._link.pids.get(self.plan.rank)
-
-    def poll(self) -> Ended | None:
-        return self._link.ended(self.plan.rank)
-
-    def terminate(self) -> None:
-        self._link.send(do="signal", rank=self.plan.rank, signal="t")
-
-    def kill(self) -> None:
-        self._link.send(do="signal", rank=self.plan.rank, signal="k")
 
 
 def placed(allocation: Allocation, places: list[dict[str, Any]]) -> Allocation:

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from clusters.base import ClusterError, Ended, Slot, WorkerPlan
 from clusters.process import GuardedProcess
@@ -105,6 +105,10 @@ class Link:
             )
         return self._ended.get(rank)
 
+    def signal(self, rank: int, letter: str) -> None:
+        """t asks a worker to end, k kills it."""
+        self.send(do="signal", rank=rank, signal=letter)
+
     def forget(self) -> None:
         """Other workers follow, of the same ranks."""
         self.pids.clear()
@@ -149,3 +153,34 @@ class Link:
             "the connection to the Ray cluster is lost, and the workers with it: the process that "
             f"held it has ended ({last})"
         )
+
+
+class WorkersLink(Protocol):
+    """A socket to a helper, by way of which workers are told to end and are heard of."""
+
+    pids: dict[int, int]
+
+    def ended(self, rank: int) -> Ended | None: ...
+
+    def signal(self, rank: int, letter: str) -> None: ...
+
+
+class LinkedWorker:
+    """A worker that a helper knows. No call blocks."""
+
+    def __init__(self, plan: WorkerPlan, link: WorkersLink) -> None:
+        self.plan = plan
+        self._link = link
+
+    @property
+    def pid(self) -> int | None:
+        return self._link.pids.get(self.plan.rank)
+
+    def poll(self) -> Ended | None:
+        return self._link.ended(self.plan.rank)
+
+    def terminate(self) -> None:
+        self._link.signal(self.plan.rank, "t")
+
+    def kill(self) -> None:
+        self._link.signal(self.plan.rank, "k")
