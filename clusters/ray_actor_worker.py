@@ -65,7 +65,9 @@ class ActorWorker:
         """The end of a worker that nobody can tell of any more."""
         node = self._census.name(self._order["node"])
         answers = await self._census.answers(self._order["node"])
-        if answers:
+        if isinstance(error, OSError) and error.filename:
+            evidence = f"its files cannot be written here, {error.filename}: {error.strerror}"
+        elif answers:
             evidence = f"its Ray actor on {node} is lost, and the worker with it: {_why(error)}"
         else:
             evidence = f"its node {node} is lost: the raylet there does not answer any more"
@@ -86,5 +88,6 @@ def _why(error: Exception) -> str:
     from ray.exceptions import RayActorError
 
     if isinstance(error, RayActorError):
-        return "the actor's process has died"
+        reason = str(getattr(error, "error_msg", "")).strip().splitlines()
+        return f"the actor's process has died ({reason[-1]})" if reason else "it has died"
     return first_line(error)

@@ -24,7 +24,15 @@ class Census:
         return hosts(nodes, free)
 
     async def answers(self, node: str) -> bool:
-        """Whether a node's raylet takes a connection; Ray may take half a minute to miss it."""
+        """Whether a node's raylet takes a connection; Ray may take half a minute to miss it.
+
+        Through ray:// only Ray can tell: nodes need not be within reach from outside.
+        """
+        import ray
+
+        if ray.util.client.ray.is_connected():
+            nodes = await asyncio.to_thread(ray.nodes)
+            return any(one["NodeID"] == node and one["Alive"] for one in nodes)
         seen = self._nodes[node]
         opening = asyncio.open_connection(seen["NodeManagerAddress"], seen["NodeManagerPort"])
         with suppress(OSError, asyncio.TimeoutError):

@@ -10,11 +10,18 @@ from clusters.placement import NODE_LABEL
 from clusters.ray_outpost import Outpost
 
 _PLACED_S = 15.0  # what was free a moment ago is; Ray needs a moment to see what was given back
-_ACTOR_S = 90.0  # a node may have to fetch and unpack what is sent to it
+_ACTOR_S = 600.0  # a node may have to install what a Ray job asks for
 
 
 class ClaimError(Exception):
-    """The cluster does not give what it seemed to have; a sentence."""
+    """The cluster does not give what it seemed to have; a sentence.
+
+    ``no_room``: whether it may later.
+    """
+
+    def __init__(self, text: str, *, no_room: bool = False) -> None:
+        super().__init__(text)
+        self.no_room = no_room
 
 
 class Claim:
@@ -41,7 +48,8 @@ class Claim:
             self.release()
             raise ClaimError(
                 f"what was free is not to be had after {_PLACED_S:.0f} s: somebody else has taken "
-                "it, or a node is gone; try again, or wait with --wait"
+                "it, or a node is gone; try again, or wait with --wait",
+                no_room=True,
             )
         self.actors = [self._actor(index) for index in range(len(self._bundles))]
         asked = [actor.about.remote() for actor in self.actors]
@@ -50,7 +58,10 @@ class Claim:
             return list(await asyncio.wait_for(asyncio.gather(*answers), _ACTOR_S))
         except asyncio.TimeoutError:
             self.release()
-            raise ClaimError(f"an actor has not come up within {_ACTOR_S:.0f} s") from None
+            raise ClaimError(
+                f"an actor has not come up within {_ACTOR_S:.0f} s; its node may still install "
+                "what the Ray job's runtime environment asks for"
+            ) from None
         except BaseException:
             self.release()
             raise

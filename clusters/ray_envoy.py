@@ -28,6 +28,7 @@ from clusters.ray_claim import Claim, ClaimError
 from clusters.ray_driver import first_line
 
 _LINE_BYTES = 2**26
+_LOOK_S = 2.0
 
 
 class Envoy:
@@ -45,6 +46,7 @@ class Envoy:
         reader, self._writer = await asyncio.open_connection(
             sock=self._connection, limit=_LINE_BYTES
         )
+        self._running.add(asyncio.create_task(watch()))
         while line := await reader.readline():
             task = asyncio.create_task(self._obey(json.loads(line)))
             self._running.add(task)
@@ -59,7 +61,7 @@ class Envoy:
             try:
                 self.tell(id=order["id"], answer=await self._answer(order))
             except ClaimError as error:
-                self.tell(id=order["id"], error=str(error))
+                self.tell(id=order["id"], error=str(error), no_room=error.no_room)
             except Exception as error:
                 self.tell(id=order["id"], error=f"Ray: {first_line(error)}")
 
@@ -88,6 +90,16 @@ class Envoy:
     def tell(self, **fields: object) -> None:
         """Writes a line to the launcher."""
         self._writer.write((json.dumps(fields) + "\n").encode())
+
+
+async def watch() -> None:
+    """Ends this process when Ray has given the connection up, so that the launcher sees it."""
+    import ray
+
+    while ray.is_initialized():
+        await asyncio.sleep(_LOOK_S)
+    print("Ray has closed the connection", file=sys.stderr, flush=True)
+    os._exit(1)
 
 
 def connect(address: str, runtime_env: dict[str, Any]) -> None:

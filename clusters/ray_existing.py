@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,7 @@ from clusters.ray_link import Link, LinkedWorker
 from clusters.shipping import Shipment, stage, working_dir
 from clusters.swept import SweptFolder
 
+_RELEASE_S = 10.0
 # Ray kills an actor's children, but not theirs: our guards end them all, so they have to stay.
 _OWN_CHILDREN = {"RAY_kill_child_processes_on_worker_exit": "false"}
 
@@ -106,7 +108,8 @@ class ExistingRay:
     def release(self) -> None:
         if self._link is not None and self._link.alive:
             self._link.forget()
-            self._link.request("release")
+            with suppress(ClusterError):  # the connection is lost, and all claims with it
+                self._link.request("release", patience_s=_RELEASE_S)
         self._claimed = ()
 
     def close(self) -> None:
@@ -119,6 +122,8 @@ class ExistingRay:
 
     def _connection(self) -> Link:
         """The helper, started if it has to be. Raises ClusterError."""
+        if self._link is not None and not self._link.alive:
+            self.close()  # it was lost; the cluster may be back
         if self._link is None:
             if problem := ray_access.check(self._address, self._environ):
                 raise ClusterError(problem)
@@ -133,7 +138,7 @@ class ExistingRay:
             self._link = Link(
                 "clusters.ray_envoy",
                 {"address": self._address, "runtime_env": environment},
-                self._environ,
+                {**self._environ, "RAY_RUNTIME_ENV_IGNORE_GITIGNORE": "1"},
                 self._folder,
                 explain=lambda text: ray_access.explain(
                     text, self._address, self._environ, Path.home()
@@ -169,7 +174,7 @@ def placed(allocation: Allocation, places: list[dict[str, Any]]) -> Allocation:
     lacking = [
         slot.host
         for slot, ids, gpus in zip(slots, declared, found, strict=True)
-        if len(gpus) < len(ids)
+        if len(gpus) < len(ids) and not any(gpu.startswith("MIG-") for gpu in ids)
     ]
     if allocation.device == "cuda" and lacking:
         return _without_gpus(allocation, slots, lacking, places)

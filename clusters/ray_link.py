@@ -14,13 +14,13 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, Protocol
 
-from clusters.base import ClusterError, Ended, Slot, WorkerPlan
+from clusters.base import ClusterError, Ended, NoRoom, Slot, WorkerPlan
 from clusters.process import GuardedProcess
 from clusters.swept import SweptFolder
 
 _ROOT = Path(__file__).parent.parent
 _RECEIVE_BYTES = 65536
-_ANSWER_S = 120.0
+_ANSWER_S = 900.0  # nodes may have to install what a Ray job asks for
 _END_S = 5.0
 _TAIL_BYTES = 2000
 
@@ -53,7 +53,7 @@ class Link:
             rank=0,
             slot=Slot(host="", host_index=0, local_rank=0),
             argv=(sys.executable, "-m", module, json.dumps({**order, "socket": its.fileno()})),
-            env={"PYTHONPATH": path},
+            env={"PYTHONPATH": path, "PYTHONSAFEPATH": "1"},
             log_path=self._log,
             events_path=self._log,
             result_path=self._log,
@@ -67,12 +67,15 @@ class Link:
     def alive(self) -> bool:
         return self._process.poll() is None and not self._failed
 
-    def request(self, do: str, **fields: object) -> Any:
-        """Waits for the helper's answer. Raises ClusterError, with its words or Ray's explained."""
+    def request(self, do: str, *, patience_s: float = _ANSWER_S, **fields: object) -> Any:
+        """Waits for the helper's answer.
+
+        Raises ClusterError with its words, or Ray's explained; NoRoom if others have the room.
+        """
         self._asked += 1
         number = self._asked
         self.send(id=number, do=do, **fields)
-        deadline = time.monotonic() + _ANSWER_S
+        deadline = time.monotonic() + patience_s
         while number not in self._answers:
             ended = self._process.poll()
             self._receive(0.05)
@@ -81,10 +84,10 @@ class Link:
             if ended is not None and number not in self._answers:
                 raise ClusterError(self._gone())
             if time.monotonic() > deadline:
-                raise ClusterError(f"Ray has not answered within {_ANSWER_S:.0f} s")
+                raise ClusterError(f"Ray has not answered within {patience_s:.0f} s")
         answer = self._answers.pop(number)
         if "error" in answer:
-            raise ClusterError(answer["error"])
+            raise (NoRoom if answer.get("no_room") else ClusterError)(answer["error"])
         return answer["answer"]
 
     def send(self, **fields: object) -> None:

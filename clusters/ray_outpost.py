@@ -60,7 +60,7 @@ class Outpost:
             "interface": interface_of(address),
             "port": free_port(address),
             "gpus": [asdict(gpu) for gpu in visible(gpus, ",".join(ids))] if ids else [],
-            "declared": ids,
+            "declared": ids,  # parts of GPUs (MIG-...) are no GPUs to NVML, and still there
             "gpu_problem": problem,
             "ray": ray.__version__,
         }
@@ -69,6 +69,7 @@ class Outpost:
         """What ``python -m module`` prints here: ``out``, or ``error``."""
         process = await asyncio.create_subprocess_exec(
             *(sys.executable, "-m", module, *arguments),
+            env={**os.environ, "PYTHONSAFEPATH": "1"},
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -133,6 +134,10 @@ class Outpost:
     ) -> GuardedProcess:
         words = [sys.executable if word == order["python"] else word for word in argv]
         env = {name: str(self._local(order["run"], v)) for name, v in order["env"].items()}
+        if own := os.environ.get("PYTHONPATH"):  # where Ray has put what was sent
+            env["PYTHONPATH"] = os.pathsep.join(filter(None, (env.get("PYTHONPATH"), own)))
+        if argv == order["beside"]:
+            env["PYTHONSAFEPATH"] = "1"  # the script's folder may have a "strategies" of its own
         plan = WorkerPlan(
             rank=order["rank"],
             slot=Slot(host="", host_index=0, local_rank=0),
@@ -153,8 +158,9 @@ class Outpost:
 
 def free_port(address: str) -> int:
     """A port of ``address`` that is free now. Raises OSError."""
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
     for port in random.sample(_PORTS, 100):
-        with socket.socket() as probe:
+        with socket.socket(family) as probe:
             try:
                 probe.bind((address, port))
             except OSError:
@@ -165,6 +171,8 @@ def free_port(address: str) -> int:
 
 def interface_of(address: str) -> str:
     """The network interface that has an IPv4 address, or its network; "" if none is found."""
+    if ":" in address:
+        return ""  # the frameworks find it by themselves, if the host's name leads there
     wanted = IPv4Address(address)
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as any_socket:
         for _, name in socket.if_nameindex():

@@ -6,15 +6,16 @@ import importlib.util
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
+from fnmatch import fnmatch
 from pathlib import Path
 
 from clusters.base import ClusterError
 
 _ROOT = Path(__file__).parent.parent
 _OURS = ("clusters", "strategies")
-# What they import beside the frameworks and numpy, which a framework brings along. Its binary
-# serves every Python of a platform, and nodes of another platform are refused anyway.
-_LIBRARIES = ("safetensors",)
+# What they import beside the frameworks and numpy, which a framework brings along. safetensors'
+# binary serves every Python of a platform, and nodes of another platform are refused anyway.
+_LIBRARIES = ("pynvml", "safetensors")
 _NOT_SENT = (".git", ".venv", "__pycache__", "*.pyc", "runs", ".mypy_cache", ".ruff_cache")
 _MOST_BYTES = 500 * 2**20  # Ray's own limit for a package
 
@@ -35,25 +36,43 @@ class Shipment:
 def stage(folder: Path) -> Shipment:
     """Copies what every job needs below ``folder``, without what compilers and tests leave."""
     modules = []
+    ignore = shutil.ignore_patterns(*_NOT_SENT)
     for source in [*(_ROOT / name for name in _OURS), *map(_installed, _LIBRARIES)]:
-        target = folder / source.name
-        shutil.copytree(source, target, ignore=shutil.ignore_patterns(*_NOT_SENT))
+        if source.is_dir():
+            target = folder / source.name
+            shutil.copytree(source, target, ignore=ignore)
+        else:  # Ray sends packages, no single modules
+            target = folder / source.stem
+            target.mkdir(parents=True)
+            shutil.copy(source, target / "__init__.py")
         modules.append(target)
     return Shipment(tuple(modules), sum(map(size_of, modules)))
 
 
 def size_of(folder: Path, exclude: Sequence[str] = ()) -> int:
     """Bytes of all files below a folder, but for those that match ``exclude``."""
-    ignore = shutil.ignore_patterns(*_NOT_SENT, *exclude)
+    patterns = [pattern.rstrip("/") for pattern in (*_NOT_SENT, *exclude)]
+    return _size(folder, Path(), patterns)
+
+
+def _size(folder: Path, inside: Path, patterns: Sequence[str]) -> int:
     total = 0
-    for path in folder.iterdir():
-        if not ignore(str(folder), [path.name]):
-            total += size_of(path, exclude) if path.is_dir() else path.stat().st_size
+    for path in (folder / inside).iterdir():
+        relative = inside / path.name
+        if any(fnmatch(path.name, p) or fnmatch(str(relative), p) for p in patterns):
+            continue
+        if path.is_dir() and not path.is_symlink():
+            total += _size(folder, relative, patterns)
+        elif path.is_file():
+            total += path.stat().st_size
     return total
 
 
 def working_dir(folder: Path, exclude: Sequence[str]) -> dict[str, object]:
-    """Ray's runtime environment for a script in ``folder``. Raises ClusterError if too large."""
+    """Ray's runtime environment for a script in ``folder``. Raises ClusterError if too large.
+
+    What .gitignore names is sent too: a script may need what nobody commits.
+    """
     size = size_of(folder, exclude)
     if size > _MOST_BYTES:
         raise ClusterError(
@@ -68,4 +87,4 @@ def _installed(name: str) -> Path:
     found = importlib.util.find_spec(name)
     assert found is not None  # it is one of this package's dependencies
     assert found.origin is not None
-    return Path(found.origin).parent
+    return Path(found.origin).parent if found.submodule_search_locations else Path(found.origin)

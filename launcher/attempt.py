@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import json
 import shlex
-from contextlib import AbstractContextManager, nullcontext
+import time
+from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import dataclass, replace
 
-from clusters.base import ClusterError
+from clusters.base import ClusterError, NoRoom
 from launcher import signals
 from launcher.events import EventReader
 from launcher.job import UserError
 from launcher.output import Output
 from launcher.prepare import Prepared
 from launcher.progress import make_display
+from launcher.room import Wait, find_room
 from launcher.supervise import Outcome, supervise
 from strategies.base import Rank, TrainMetrics, write_atomically
 
@@ -31,19 +33,34 @@ class Attempt:
     told: bool = False
 
 
+def first_claim(prepared: Prepared, output: Output) -> Prepared:
+    """Claims the slots, or others in their place while the job may wait. Raises UserError."""
+    cluster, job = prepared.cluster, prepared.job
+    deadline = time.monotonic() + (job.wait or 0)
+    with closing(Wait(output)) as wait:
+        while True:
+            try:
+                return claimed(prepared)
+            except NoRoom as error:  # somebody else was faster
+                if time.monotonic() >= deadline:
+                    raise UserError(f"{prepared.place.title}: {error}") from None
+                left = replace(job, wait=deadline - time.monotonic())
+                allocation = find_room(cluster, cluster.probe(), left, prepared.strategy, wait)
+                prepared = prepared.decided(allocation=allocation)
+            except ClusterError as error:
+                raise UserError(f"{prepared.place.title}: {error}") from None
+
+
 def claimed(prepared: Prepared) -> Prepared:
-    """Takes hold of the slots and compares their nodes. Raises UserError."""
+    """Takes hold of the slots and compares their nodes. Raises ClusterError, UserError."""
     cluster = prepared.cluster
-    try:
-        prepared = prepared.decided(allocation=cluster.claim(prepared.allocation))
-    except ClusterError as error:
-        raise UserError(f"{prepared.place.title}: {error}") from None
+    prepared = prepared.decided(allocation=cluster.claim(prepared.allocation))
     if not cluster.remote:
         return prepared
     try:
         return _compared(prepared)
-    except UserError:
-        cluster.release()  # who tries again needs the room
+    except BaseException:
+        cluster.release()
         raise
 
 

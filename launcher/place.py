@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from clusters import CLUSTERS
@@ -88,6 +90,22 @@ def read_file(given: Mapping[str, Given]) -> FileSpec | None:
     from launcher.cluster_file import read_cluster
 
     return read_cluster(given["cluster"].value)
+
+
+def script_there(words: tuple[str, ...], source: str, folder: Path) -> tuple[str, ...]:
+    """A script's command as nodes understand it, which get what is below ``folder``. Pure.
+
+    Raises UserError for a script that lies elsewhere.
+    """
+    path = Path(os.path.normpath(folder / words[0]))
+    if not (words[0].endswith(".py") or "/" in words[0]):
+        return words  # a program of the node's own
+    if not path.is_relative_to(folder):
+        raise UserError(
+            f"{source} {words[0]}: nodes are sent what is below {folder}; start the launcher in a "
+            "folder that has the script"
+        )
+    return (str(path.relative_to(folder)), *words[1:])
 
 
 def with_file(given: Mapping[str, Given], file: FileSpec | None) -> dict[str, Given]:

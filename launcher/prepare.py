@@ -19,7 +19,7 @@ from clusters.base import Allocation, Cluster, ClusterError, WorkerPlan
 from launcher.folder import RunFolder
 from launcher.job import Given, JobSpec, NotSetUp, UserError, choose_strategy, resolve
 from launcher.output import Output
-from launcher.place import Place, choose_place, read_file, with_file
+from launcher.place import Place, choose_place, read_file, script_there, with_file
 from launcher.plan import make_config, make_plans
 from launcher.room import Wait, find_room
 from launcher.variables import own_environ
@@ -82,6 +82,9 @@ def prepare(given: Mapping[str, Given], out: Path | None, output: Output) -> Pre
     cluster = load_cluster(place.spec)
     if not cluster.remote:
         _require(strategy, place.spec.kind, values)
+    elif "script" in values:
+        words, source = tuple(values["script"].value), values["script"].source
+        values["script"] = Given(script_there(words, source, Path.cwd()), source)
     try:
         hosts = cluster.probe()
         job = resolve(

@@ -31,7 +31,7 @@ def go_on(attempt: Attempt, output: Output) -> tuple[Attempt, Prepared | None]:
         return attempt, None
     output.say(describe_failure(failure))
     attempt = replace(attempt, told=True)
-    lost = frozenset({failure.plan.slot.node} if failure.ended.lost_host else ())
+    lost = frozenset(r.plan.slot.node for r in outcome.results if r.ended.lost_host)
     begun, why = time.monotonic(), ""
     with signals.noted() as interrupts:
         while (passed := time.monotonic() - begun) < _PATIENCE_S:
@@ -43,6 +43,9 @@ def go_on(attempt: Attempt, output: Output) -> tuple[Attempt, Prepared | None]:
                 why = str(error)
                 time.sleep(_LOOK_S)
             else:
+                if numbers := interrupts():
+                    following.cluster.release()
+                    return replace(attempt, outcome=replace(outcome, signal=numbers[0])), None
                 output.say(_announce(following))
                 return attempt, following
     output.say(f"no restart, after {_PATIENCE_S:.0f} s: {why}")
@@ -54,7 +57,11 @@ def _again(prepared: Prepared, number: int, lost: frozenset[str], *, fewer: bool
     cluster, asked = prepared.cluster, prepared.asked
     hosts = tuple(host for host in cluster.probe() if host.node not in lost)
     least = asked.min_gpus if fewer and asked.min_gpus else asked.gpus
-    allocation = most_of(cluster, hosts, asked, least, prepared.strategy.process_per)
+    # A job that had GPUs waits for GPUs, whatever "auto" would take now.
+    device = "cuda" if prepared.allocation.device == "cuda" else asked.device
+    allocation = most_of(
+        cluster, hosts, replace(asked, device=device), least, prepared.strategy.process_per
+    )
     folder = replace(prepared.folder, restarts=number)
     job = resumed(asked, folder, allocation.workers)
     return claimed(prepared.decided(job=job, allocation=allocation, folder=folder))

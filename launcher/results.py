@@ -21,9 +21,9 @@ _RANK_PREFIX = re.compile(r"^\[rank\d+\]: ?", re.MULTILINE)
 # has gone: a consequence.
 _LOST_PEER = re.compile(
     r"Connection (closed|reset) by (remote )?peer|Connection reset|Broken pipe|recvValue failed|"
-    r"remote process exited|NCCL communicator was aborted|DistStoreError|"
-    r"Failed to recv|Connection was likely closed|Horovod has been shut down|"
-    r"lost another process of the job",
+    r"remote process exited|NCCL communicator was aborted|ncclRemoteError|"
+    r"DistStoreError|Socket closed|heartbeat timeout|Failed to recv|Connection was likely closed|"
+    r"Horovod has been shut down|lost another process of the job",
     re.IGNORECASE,
 )
 
@@ -54,9 +54,10 @@ def first_failure(results: list[WorkerResult]) -> WorkerResult | None:
 
 def lost_a_peer(result: WorkerResult) -> bool:
     """Whether this failure looks like the consequence of another worker's."""
-    lines = traceback_of(log_tail(result.plan.log_path)).splitlines()
-    if _TRACEBACK not in lines:
-        return False
+    tail = log_tail(result.plan.log_path)
+    lines = traceback_of(tail).splitlines()
+    if _TRACEBACK not in lines:  # NCCL's watchdog, gloo's threads and TensorFlow abort without one
+        return result.ended.code == -signal.SIGABRT and bool(_LOST_PEER.search(tail))
     last = len(lines) - 1 - lines[::-1].index(_TRACEBACK)
     return bool(_LOST_PEER.search("\n".join(lines[_message(lines, last) :])))
 

@@ -8,7 +8,7 @@ from contextlib import closing
 from pathlib import Path
 
 from launcher import signals
-from launcher.attempt import Attempt, attempt_at, claimed
+from launcher.attempt import Attempt, attempt_at, first_claim
 from launcher.describe import show
 from launcher.history import make_report
 from launcher.homecoming import bring_home
@@ -40,9 +40,9 @@ def carry_out(prepared: Prepared, output: Output) -> tuple[Outcome, Report]:
 
     Raises UserError.
     """
+    following: Prepared | None = first_claim(prepared, output)
     _create(prepared)
     attempts: list[Attempt] = []
-    following: Prepared | None = claimed(prepared)
     while following is not None:
         attempt = attempt_at(following, output)
         attempts.append(attempt)

@@ -20,7 +20,7 @@ from clusters.local import LocalCluster
 from clusters.spec import FileSpec
 from launcher.job import Given, UserError, resolve
 from launcher.output import Output
-from launcher.place import Place, choose_place, read_file, with_file
+from launcher.place import Place, choose_place, read_file, script_there, with_file
 from launcher.room import Wait, find_room
 from strategies import load_strategy
 
@@ -270,3 +270,23 @@ def test_a_job_does_not_wait_unasked_or_too_long_or_in_vain(
     with pytest.raises(UserError) as caught:
         Looking(wait).find(Filling(error))
     assert str(caught.value) == f"gpus 2 (--gpus): {said}"
+
+
+@pytest.mark.parametrize(
+    ("words", "there"),
+    [
+        (("train.py", "--lr", "1"), ("train.py", "--lr", "1")),
+        (("./train.py",), ("train.py",)),
+        (("/home/me/project/src/train.py",), ("src/train.py",)),
+        (("src/../train.py",), ("train.py",)),
+        (("python", "-m", "package.train"), ("python", "-m", "package.train")),
+    ],
+)
+def test_a_script_is_named_as_nodes_find_it(words: tuple[str, ...], there: tuple[str, ...]) -> None:
+    assert script_there(words, "--script", Path("/home/me/project")) == there
+
+
+@pytest.mark.parametrize("script", ["/elsewhere/train.py", "../train.py"])
+def test_a_script_that_nodes_do_not_get_is_refused(script: str) -> None:
+    with pytest.raises(UserError, match="nodes are sent what is below /home/me/project"):
+        script_there((script,), "--script", Path("/home/me/project"))

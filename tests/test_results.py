@@ -127,6 +127,21 @@ def test_a_lost_peer_is_told_by_the_exception_alone(tmp_path: Path, log: str, lo
     assert lost_a_peer(result(tmp_path, log=log)) is lost
 
 
+@pytest.mark.parametrize(
+    ("log", "code", "lost"),
+    [
+        ("terminate called: Connection closed by peer [10.0.0.2]\n", -6, True),
+        ("[rank1] ncclRemoteError: a call failed on a remote process\n", -6, True),
+        ("terminate called: Connection closed by peer [10.0.0.2]\n", 1, False),
+        ("double free or corruption\n", -6, False),
+    ],
+)
+def test_an_abort_that_complains_of_a_peer_is_a_consequence(
+    tmp_path: Path, log: str, code: int, lost: bool
+) -> None:
+    assert lost_a_peer(result(tmp_path, log=log, code=code)) is lost
+
+
 def test_the_earliest_failure_began_it(tmp_path: Path) -> None:
     late = result(tmp_path, rank=0, log=PLAIN, time=2)
     early = result(tmp_path, rank=1, log=PLAIN, time=1)

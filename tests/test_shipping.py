@@ -11,6 +11,8 @@ import pytest
 from clusters.base import ClusterError
 from clusters.shipping import size_of, stage, working_dir
 
+NAMES = ["clusters", "strategies", "pynvml", "safetensors"]
+
 
 def names(folder: Path) -> set[str]:
     return {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
@@ -33,7 +35,7 @@ def script(tmp_path: Path) -> Path:
 
 def test_a_node_gets_our_code_and_what_it_imports(tmp_path: Path) -> None:
     shipment = stage(tmp_path)
-    assert [path.name for path in shipment.modules] == ["clusters", "strategies", "safetensors"]
+    assert [path.name for path in shipment.modules] == NAMES
     assert {"clusters/ray_outpost.py", "strategies/worker.py"} <= names(tmp_path)
     assert not [name for name in names(tmp_path) if "__pycache__" in name]
     assert shipment.bytes == size_of(tmp_path)
@@ -42,13 +44,13 @@ def test_a_node_gets_our_code_and_what_it_imports(tmp_path: Path) -> None:
 def test_what_is_sent_is_told_with_its_size(tmp_path: Path) -> None:
     shipment = stage(tmp_path)
     size = f"{shipment.bytes / 1e6:.1f} MB"
-    assert shipment.note == f"each node is sent {size} once: clusters, strategies, safetensors"
+    assert shipment.note == f"each node is sent {size} once: {', '.join(NAMES)}"
 
 
 def test_what_is_sent_is_enough_to_read_the_data_and_a_worker(tmp_path: Path) -> None:
     stage(tmp_path)
     code = (
-        "import strategies, strategies.worker, clusters.ray_outpost, safetensors\n"
+        "import strategies, strategies.worker, clusters.ray_outpost, pynvml, safetensors\n"
         "from strategies.mnist.data import check\n"
         "print(strategies.__file__, safetensors.__file__, check(None))\n"
     )
@@ -68,6 +70,13 @@ def test_the_size_leaves_out_what_is_not_sent(script: Path) -> None:
     assert size_of(script) == 30
     assert size_of(script, ["*.bin"]) == 10
     assert size_of(script, ["data"]) == 10
+    assert size_of(script, ["data/"]) == 10
+    assert size_of(script, ["data/a.*"]) == 10
+
+
+def test_a_link_to_nowhere_has_no_size(script: Path) -> None:
+    (script / "dangling").symlink_to("nowhere")
+    assert size_of(script) == 30
 
 
 def test_a_scripts_folder_is_rays_working_dir_without_what_is_excluded(script: Path) -> None:
