@@ -23,6 +23,7 @@ lint: $(VENV)/test.stamp
 
 bench: $(VENV)/demo.stamp horovod $(VENV)/ray-train
 	$(BIN)/python -m tests.benchmarks.start
+	$(BIN)/python -m tests.benchmarks.cluster
 	$(BIN)/python -m tests.benchmarks.throughput
 	$(BIN)/python -m tests.benchmarks.exchange
 

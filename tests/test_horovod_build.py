@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 from dataclasses import replace
 from pathlib import Path
@@ -178,7 +179,7 @@ def test_a_wheel_is_kept_for_what_it_depends_on() -> None:
     shelves = [shelf(machine(**change)) for change in changes] + [shelf(gpu_machine())]
     assert len(set(shelves)) == 5
     assert shelves[0] == Path(
-        "/cache/0.28.1-torch2.13.0+cpu-cpython-311-x86_64-linux-gnu-glibc-2.36-cpu"
+        "/cache/0.28.1-2-torch2.13.0+cpu-cpython-311-x86_64-linux-gnu-glibc-2.36-cpu"
     )
 
 
@@ -214,6 +215,20 @@ def test_cmake_gets_the_flags_when_it_configures_and_only_then(tmp_path: Path) -
     ]
     assert said("--build", ".") == ["--build", "."]
     assert said("--version") == ["--version"]
+
+
+@pytest.mark.skipif(shutil.which("cmake") is None, reason="CMake is not installed")
+def test_the_default_process_set_keeps_to_the_interface(tmp_path: Path) -> None:
+    source = tmp_path / "horovod/common/gloo/gloo_context.cc"
+    source.parent.mkdir(parents=True)
+    source.write_text("{\n  assert(global_context.IsEnabled());\n  f(a; b);\n}\n")
+    include = tmp_path / "cxx17.cmake"
+    include.write_text(plan(machine()).files[include.name])
+    (tmp_path / "CMakeLists.txt").write_text(
+        f"cmake_minimum_required(VERSION 3.15)\nproject(p NONE)\ninclude({include})\n"
+    )
+    subprocess.run(["cmake", "-S", tmp_path, "-B", tmp_path / "build"], check=True)
+    assert source.read_text() == "{\n  gloo_iface_ = global_context.gloo_iface_;\n  f(a; b);\n}\n"
 
 
 def test_cxx14_becomes_cxx17() -> None:

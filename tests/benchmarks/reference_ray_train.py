@@ -1,12 +1,14 @@
 """Hand-tuned training of MNIST with DistributedDataParallel on CPUs, under Ray Train.
 
 ``python -m tests.benchmarks.reference_ray_train --workers 2 --data FOLDER`` starts a Ray of its
-own, without the dashboard. All of Ray's files go below TMPDIR, whose path is to be short: a
-socket's has 107 bytes at most, and Ray appends 71.
+own, without the dashboard; with ``--address`` it runs on an existing cluster of this machine. All
+of Ray's own files go below TMPDIR, whose path is to be short: a socket's has 107 bytes at most, and
+Ray appends 71.
 """
 
 from __future__ import annotations
 
+import os
 import tempfile
 from argparse import Namespace
 from dataclasses import asdict
@@ -33,14 +35,19 @@ def work(options: dict[str, Any]) -> dict[str, float]:
 def main() -> None:
     options = parser(__doc__)
     options.add_argument("--workers", type=int, required=True)
+    options.add_argument("--address")
     chosen = options.parse_args()
     folder = Path(tempfile.gettempdir())
-    ray.init(
-        num_cpus=chosen.workers,
-        include_dashboard=False,
-        logging_level="ERROR",
-        _temp_dir=str(folder / "ray"),
-    )
+    if chosen.address:
+        path = {"PYTHONPATH": os.pathsep.join((str(Path.cwd()), os.environ["PYTHONPATH"]))}
+        ray.init(chosen.address, logging_level="ERROR", runtime_env={"env_vars": path})
+    else:
+        ray.init(
+            num_cpus=chosen.workers,
+            include_dashboard=False,
+            logging_level="ERROR",
+            _temp_dir=str(folder / "ray"),
+        )
     trainer = TorchTrainer(
         work,
         train_loop_config=vars(chosen),
