@@ -46,7 +46,10 @@ def begun(cluster: Raylets, folder: Path, *arguments: str) -> subprocess.Popen[s
     process = start(folder, "--address", cluster.address, *arguments, **cluster.environ)
     events = folder / "run/events/rank-0.jsonl"
     wait_until(
-        lambda: process.poll() is not None or (events.exists() and '"epoch"' in events.read_text()),
+        lambda: (
+            process.poll() is not None
+            or (events.exists() and '"event": "epoch"' in events.read_text())
+        ),
         "the first epoch's end",
         timeout_s=120,
     )

@@ -80,7 +80,9 @@ def test_a_host_whose_cable_is_cut_is_a_failure_that_is_told(tmp_path: Path) -> 
         )
         events = run / "events/rank-0.jsonl"
         wait_until(
-            lambda: events.exists() and '"epoch"' in events.read_text(), "an epoch", timeout_s=120
+            lambda: events.exists() and '"event": "epoch"' in events.read_text(),
+            "an epoch",
+            timeout_s=120,
         )
         two[1].cut()
         stdout, stderr = process.communicate(timeout=120)
