@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -58,7 +59,12 @@ def begun(cluster: Raylets, folder: Path, *arguments: str) -> subprocess.Popen[s
 
 def running(node: Raylet, word: str) -> list[psutil.Process]:
     """The node's processes with ``word`` in their command."""
-    return [process for process in node.processes() if word in " ".join(process.cmdline())]
+    found = []
+    for process in node.processes():
+        with suppress(psutil.NoSuchProcess):  # it has ended meanwhile, or is a zombie
+            if word in " ".join(process.cmdline()):
+                found.append(process)
+    return found
 
 
 def assert_nothing_runs(cluster: Raylets) -> None:
