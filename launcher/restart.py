@@ -13,7 +13,6 @@ from launcher.job import JobSpec, UserError
 from launcher.output import Output
 from launcher.prepare import Prepared
 from launcher.results import describe_failure
-from strategies.mnist.checkpoint import CheckpointError, latest
 
 _PATIENCE_S = 60.0  # a cluster may take half a minute to see that a node is gone
 _FEWER_AFTER_S = 5.0  # till then, it waits for all workers that were asked for
@@ -84,6 +83,8 @@ def most_of(
 
 def resumed(asked: JobSpec, folder: RunFolder, workers: int) -> JobSpec:
     """The job that goes on with ``workers`` from the run's last checkpoint, its batch unchanged."""
+    from strategies.mnist.checkpoint import CheckpointError, latest  # imports numpy: 0.1 s
+
     origin = f"restart {folder.restarts}"
     sources = dict(asked.sources)
     if workers != asked.gpus:
