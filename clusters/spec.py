@@ -6,7 +6,7 @@ This imports pydantic, which takes a tenth of a second: import it only where the
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -37,7 +37,8 @@ class FileSpec:
 
     def origin(self, key: str) -> str:
         """Where a key's value came from, "cluster.yaml:7". Raises KeyError."""
-        return f"{self.path}:{self.lines[key]}"
+        shown = self.path.name if self.path.parent == _EXAMPLES else self.path
+        return f"{shown}:{self.lines[key]}"
 
 
 def read_spec(path: Path) -> FileSpec:
@@ -53,8 +54,11 @@ def read_spec(path: Path) -> FileSpec:
     )
 
 
-def locate(name: str) -> Path:
-    """The file ``name``, or the shipped example of that name. Raises SpecError."""
+def locate(name: str, others: Sequence[str] = ()) -> Path:
+    """The file ``name``, or the shipped example of that name.
+
+    Raises SpecError, which lists the examples and ``others``, words that are right in its place.
+    """
     path = Path(name)
     if path.is_file():
         return path
@@ -64,8 +68,8 @@ def locate(name: str) -> Path:
     if path.exists():  # a folder, or a pipe from the shell
         return path
     raise SpecError(
-        f"{name}: there is no such file, and no such example; there are {', '.join(shipped)}"
-        f"{nearest(plain, shipped)}"
+        f"{name}: there is no such file, and no such example; there are "
+        f"{', '.join([*others, *shipped])}{nearest(plain, [*others, *shipped])}"
     )
 
 

@@ -189,8 +189,9 @@ def train(
     Every option can be set by an environment variable: --batch-size by TROIKA_BATCH_SIZE.
 
     Other commands, each with a --help of its own: compare (the same training under several
-    strategies), export (a trained model in a framework's own format), setup (builds Horovod),
-    submit, status, logs and stop (trainings on a Ray cluster).
+    strategies), cluster (what a cluster has, and cluster files), submit, status, logs and stop
+    (trainings through a Ray cluster's job server), manifest (for KubeRay and Slurm), export (a
+    trained model in a framework's own format), setup (builds Horovod).
     """
     output = make_output(json, quiet)
     with mistakes_told():

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from launcher.job import Given, UserError
@@ -18,12 +19,15 @@ if TYPE_CHECKING:
 _SETTINGS = ("gpus", "device", "max_restarts", "min_gpus", "wait")
 
 
-def read_cluster(name: str) -> FileSpec:
-    """The cluster in a file, or in the shipped example of that name. Raises UserError."""
+def read_cluster(name: str, kinds: Sequence[str] = ()) -> FileSpec:
+    """The cluster in a file, or in the shipped example of that name.
+
+    ``kinds`` are words that would be right in the name's place. Raises UserError.
+    """
     from clusters.spec import SpecError, locate, read_spec
 
     try:
-        return read_spec(locate(name))
+        return read_spec(locate(name, kinds))
     except SpecError as error:
         raise UserError(str(error)) from None
 

@@ -13,6 +13,7 @@ from rich.table import Table
 from clusters.base import WorkerPlan
 from launcher.output import Output
 from launcher.prepare import Prepared
+from launcher.report import finite
 
 _AT_THE_START = {
     "MASTER_PORT": ("0", "a free port"),
@@ -28,7 +29,7 @@ def show(jobs: Sequence[Prepared], output: Output) -> None:
     """Prints what would be started: as tables, or with --json as one list of jobs, or one job."""
     if output.as_json:
         data = [as_data(job) for job in jobs]
-        print(json.dumps(data[0] if len(data) == 1 else data, indent=2))
+        print(json.dumps(finite(data[0] if len(data) == 1 else data), indent=2))
         return
     for job in jobs:
         output.people.print(_settings(job))
@@ -92,14 +93,18 @@ def _values(job: Prepared) -> list[tuple[str, Any]]:
 
 
 def _settings(job: Prepared) -> Table:
-    table = Table("setting", "value", "from", box=box.SIMPLE_HEAD, title_justify="left")
+    table = Table(box=box.SIMPLE_HEAD)
+    for column in ("setting", "value", "from"):
+        table.add_column(column, overflow="fold")  # nothing is cut
     for name, value in _values(job):
         table.add_row(name, _text(value), job.sources[name])
     return table
 
 
 def _workers(job: Prepared) -> Table:
-    table = Table("rank", "host", "devices", "command", box=box.SIMPLE_HEAD)
+    table = Table(box=box.SIMPLE_HEAD)
+    for column in ("rank", "host", "devices", "command"):
+        table.add_column(column, overflow="fold")
     for plan in job.plans:
         slot = plan.slot
         gpus = ", ".join(str(gpu.index) for gpu in slot.devices)

@@ -89,7 +89,7 @@ def read_file(given: Mapping[str, Given]) -> FileSpec | None:
         return None
     from launcher.cluster_file import read_cluster
 
-    return read_cluster(given["cluster"].value)
+    return read_cluster(given["cluster"].value, tuple(CLUSTERS))
 
 
 def script_there(words: tuple[str, ...], source: str, folder: Path) -> tuple[str, ...]:
