@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import asdict
+from math import inf
 from typing import Any
 
 from rich import box
@@ -13,7 +14,6 @@ from rich.table import Table
 from clusters.base import WorkerPlan
 from launcher.output import Output
 from launcher.prepare import Prepared
-from launcher.report import finite
 
 _AT_THE_START = {
     "MASTER_PORT": ("0", "a free port"),
@@ -29,7 +29,7 @@ def show(jobs: Sequence[Prepared], output: Output) -> None:
     """Prints what would be started: as tables, or with --json as one list of jobs, or one job."""
     if output.as_json:
         data = [as_data(job) for job in jobs]
-        print(json.dumps(finite(data[0] if len(data) == 1 else data), indent=2))
+        print(json.dumps(data[0] if len(data) == 1 else data, indent=2, allow_nan=False))
         return
     for job in jobs:
         output.people.print(_settings(job))
@@ -89,6 +89,8 @@ def environment(plan: WorkerPlan, *, cuda: bool) -> str:
 def _values(job: Prepared) -> list[tuple[str, Any]]:
     """Every setting that has an origin, those of the place behind those of the job."""
     known = asdict(job.place.spec) | asdict(job.job)
+    if known["wait"] == inf:
+        known["wait"] = "for ever"  # JSON knows no infinity
     return [(name, known[name]) for name in job.sources]
 
 

@@ -107,6 +107,11 @@ def test_a_script_is_shown_as_it_will_run(folder: Path) -> None:
     assert described["workers"][0]["argv"] == ["./train", "--wait", "--json"]
 
 
+def test_a_wait_without_end_is_said_in_words(folder: Path) -> None:
+    described = as_data(folder, "--gpus", "1", "--wait", "--epochs", "1")
+    assert described["settings"]["wait"] == {"value": "for ever", "origin": "--wait"}
+
+
 def test_a_shipped_example_may_be_described(folder: Path) -> None:
     described = as_data(folder, "--cluster", "eight-gpu-box")
     assert len(described["workers"]) == 8
