@@ -10,8 +10,8 @@ from dataclasses import dataclass, replace
 
 from clusters.base import ClusterError, NoRoom
 from launcher import signals
+from launcher.errors import UserError
 from launcher.events import EventReader
-from launcher.job import UserError
 from launcher.output import Output
 from launcher.prepare import Prepared
 from launcher.progress import make_display

@@ -10,7 +10,8 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from launcher.job import Given, UserError
+from launcher.errors import UserError
+from launcher.job import Given
 
 if TYPE_CHECKING:
     from clusters.spec import FileSpec

@@ -9,8 +9,8 @@ import typer
 
 from launcher import cli, cluster_commands, remote_commands
 from launcher.compare import compare as compare_strategies
+from launcher.errors import UserError
 from launcher.export import export as export_model
-from launcher.job import UserError
 from launcher.manifest import manifest as make_manifest
 from launcher.setup import setup_horovod
 from strategies import STRATEGIES

@@ -13,10 +13,12 @@ from rich import box
 from rich.table import Table
 
 from launcher.describe import show
-from launcher.job import Given, UserError
+from launcher.errors import UserError
+from launcher.job import Given
+from launcher.output import Output
 from launcher.prepare import Prepared, choose_folder, prepare
 from launcher.report import Report, finite
-from launcher.run import Output, carry_out
+from launcher.run import carry_out
 from strategies import STRATEGIES
 from strategies.base import write_atomically
 

@@ -17,9 +17,9 @@ import strategies
 from clusters import load_cluster
 from clusters.base import ClusterSpec, Slot, WorkerPlan
 from launcher import signals
-from launcher.job import UserError
+from launcher.errors import UserError
+from launcher.output import Output
 from launcher.results import WorkerResult, describe_end, log_tail, traceback_of
-from launcher.run import Output
 from launcher.supervise import Outcome, supervise
 from strategies.mnist.export import TARGETS
 from strategies.mnist.export.base import Order, Verified

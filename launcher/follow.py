@@ -14,8 +14,8 @@ from pathlib import Path
 import typer
 
 from launcher import signals
+from launcher.errors import UserError
 from launcher.homecoming import Decoder
-from launcher.job import UserError
 from launcher.output import Output
 from launcher.remote_jobs import JobServer, RemoteJob, Unreachable
 

@@ -12,8 +12,8 @@ import strategies
 from clusters.base import Slot, WorkerPlan
 from clusters.local import LOOPBACK, LocalCluster
 from launcher import signals
+from launcher.output import Output
 from launcher.results import describe_failure
-from launcher.run import Output
 from launcher.scratch import Scratch, scratch
 from launcher.supervise import Outcome, supervise
 from strategies.base import RESULT_VARIABLE, Peer, Rank

@@ -7,8 +7,7 @@ from dataclasses import dataclass, field
 from math import isfinite
 from typing import Any, Literal, TypeVar
 
-from launcher.errors import NotSetUp as NotSetUp  # noqa: PLC0414
-from launcher.errors import UserError as UserError  # noqa: PLC0414
+from launcher.errors import UserError
 from launcher.job_checks import check_training, check_workers
 from strategies import STRATEGIES
 from strategies.mnist.data import held_out

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from launcher.cluster_file import clusters_given, read_cluster
-from launcher.job import Given, UserError, choose_strategy, resolve
+from launcher.errors import UserError
+from launcher.job import Given, choose_strategy, resolve
 from launcher.kuberay import kuberay_yaml
 from launcher.nodes import ClusterJob, cluster_job
 from launcher.slurm import slurm_script

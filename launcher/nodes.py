@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from math import ceil
 from typing import Any
 
-from launcher.job import Given, UserError
+from launcher.errors import UserError
+from launcher.job import Given
 
 RAY_VERSION = "2.60.0"
 OF_A_READY_RAY = ("address", "labels", "placement", "resources_per_worker")

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from clusters import CLUSTERS
 from clusters.base import ClusterSpec
-from launcher.job import Given, UserError
+from launcher.errors import UserError
+from launcher.job import Given
 
 if TYPE_CHECKING:
     from clusters.spec import FileSpec

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import strategies
 from clusters.base import Allocation, Slot, WorkerPlan
+from launcher.errors import UserError
 from launcher.folder import RunFolder
-from launcher.job import JobSpec, UserError
+from launcher.job import JobSpec
 from launcher.variables import contract, defaults, thread_limit, wanted
 from strategies.base import GO_VARIABLE, Peer, Rank, Strategy, TrainConfig
 from strategies.mnist.models import MODELS

@@ -16,8 +16,9 @@ import psutil
 
 from clusters import REQUIRES, load_cluster
 from clusters.base import Allocation, Cluster, ClusterError, WorkerPlan
+from launcher.errors import NotSetUp, UserError
 from launcher.folder import RunFolder
-from launcher.job import Given, JobSpec, NotSetUp, UserError, choose_strategy, resolve
+from launcher.job import Given, JobSpec, choose_strategy, resolve
 from launcher.output import Output
 from launcher.place import Place, choose_place, read_file, script_there, with_file
 from launcher.plan import make_config, make_plans

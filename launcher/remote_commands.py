@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from launcher import cli
-from launcher.job import UserError
+from launcher.errors import UserError
 from launcher.remote_jobs import connect
 from launcher.submit import Submission, list_jobs, show_log, stop_job, submit_job
 

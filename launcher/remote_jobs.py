@@ -14,7 +14,8 @@ from urllib.parse import quote, urlsplit
 from urllib.request import Request, urlopen
 
 from clusters.ray_access import denied, find_access, unreachable
-from launcher.job import Given, UserError
+from launcher.errors import UserError
+from launcher.job import Given
 from launcher.shipment import Package
 
 _TIMEOUT_S = 10.0

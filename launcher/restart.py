@@ -8,8 +8,9 @@ from dataclasses import replace
 from clusters.base import Allocation, Cluster, ClusterError, Host
 from launcher import signals
 from launcher.attempt import Attempt, claimed
+from launcher.errors import UserError
 from launcher.folder import RunFolder
-from launcher.job import JobSpec, UserError
+from launcher.job import JobSpec
 from launcher.output import Output
 from launcher.prepare import Prepared
 from launcher.results import describe_failure

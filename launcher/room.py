@@ -7,7 +7,8 @@ import time
 from rich.status import Status
 
 from clusters.base import Allocation, Cluster, ClusterError, Host, NoRoom
-from launcher.job import JobSpec, UserError
+from launcher.errors import UserError
+from launcher.job import JobSpec
 from launcher.output import Output
 from strategies.base import Strategy
 

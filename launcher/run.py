@@ -10,10 +10,11 @@ from pathlib import Path
 from launcher import signals
 from launcher.attempt import Attempt, attempt_at, first_claim
 from launcher.describe import show
+from launcher.errors import UserError
 from launcher.history import make_report
 from launcher.homecoming import bring_home
-from launcher.job import Given, UserError
-from launcher.output import Output as Output  # noqa: PLC0414
+from launcher.job import Given
+from launcher.output import Output
 from launcher.prepare import Prepared, prepare
 from launcher.report import Report
 from launcher.restart import go_on

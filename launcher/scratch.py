@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from launcher.job import UserError
+from launcher.errors import UserError
 
 
 @contextmanager

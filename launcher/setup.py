@@ -21,9 +21,9 @@ from clusters.cores import usable_cores
 from clusters.local import LocalCluster
 from launcher import signals
 from launcher.build_log import Bar, Display, Lines, LogFollower, Silent, problems
+from launcher.errors import UserError
 from launcher.horovod_check import check
-from launcher.job import UserError
-from launcher.run import Output
+from launcher.output import Output
 from launcher.scratch import scratch, writing
 from launcher.supervise import Outcome, supervise
 from strategies.horovod_build import (

@@ -15,7 +15,7 @@ from pathlib import Path
 import clusters
 import launcher
 import strategies
-from launcher.job import UserError
+from launcher.errors import UserError
 
 OWN = ("launcher", "strategies", "clusters")
 MOST_BYTES = 100 * 2**20

@@ -6,7 +6,7 @@ import shlex
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from launcher.job import UserError
+from launcher.errors import UserError
 from launcher.nodes import OF_A_READY_RAY, ClusterJob
 
 JOIN_S = 300

@@ -12,8 +12,9 @@ from datetime import datetime
 from pathlib import Path
 
 from launcher import homecoming
+from launcher.errors import UserError
 from launcher.follow import Follower
-from launcher.job import Given, UserError, choose_strategy, resolve
+from launcher.job import Given, choose_strategy, resolve
 from launcher.output import Output
 from launcher.prepare import choose_folder
 from launcher.remote_jobs import JobServer, RemoteJob

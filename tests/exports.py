@@ -10,7 +10,7 @@ import numpy as np
 from rich.console import Console
 
 from launcher.export import export
-from launcher.run import Output
+from launcher.output import Output
 from strategies.mnist.checkpoint import Checkpoint, Header, save
 from strategies.mnist.models import MODELS
 from strategies.mnist.weights import Weights

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from rich.console import Console
 
 from launcher.export import export
-from launcher.run import Output
+from launcher.output import Output
 from strategies.mnist import data
 from strategies.mnist.checkpoint import Checkpoint
 from strategies.mnist.keras_model import from_keras

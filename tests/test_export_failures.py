@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from launcher.job import UserError
+from launcher.errors import UserError
 from strategies.mnist.checkpoint import save
 from tests.command import COMMAND, finish, wait_until
 from tests.exports import exported, make_run

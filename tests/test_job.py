@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from launcher.job import Given, JobSpec, UserError, resolve
+from launcher.errors import UserError
+from launcher.job import Given, JobSpec, resolve
 
 SAMPLES = 60_000
 CHECKPOINT = {

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 import yaml
 
-from launcher.job import Given, UserError
+from launcher.errors import UserError
+from launcher.job import Given
 from launcher.kuberay import kuberay_yaml
 from launcher.nodes import cluster_job
 

@@ -18,7 +18,8 @@ from rich.console import Console
 from clusters.base import Allocation, ClusterError, ClusterSpec, Host, NoRoom
 from clusters.local import LocalCluster
 from clusters.spec import FileSpec
-from launcher.job import Given, UserError, resolve
+from launcher.errors import UserError
+from launcher.job import Given, resolve
 from launcher.output import Output
 from launcher.place import Place, choose_place, read_file, script_there, with_file
 from launcher.room import Wait, find_room

@@ -13,8 +13,9 @@ import pytest
 import strategies
 from clusters.base import Allocation, Gpu, Host, WorkerPlan
 from clusters.local import allocate
+from launcher.errors import UserError
 from launcher.folder import RunFolder
-from launcher.job import Given, JobSpec, UserError, resolve
+from launcher.job import Given, JobSpec, resolve
 from launcher.plan import choose_exchange, make_config, make_plans, threads_for
 from strategies import load_strategy
 from strategies.base import TrainConfig

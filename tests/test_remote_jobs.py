@@ -9,8 +9,9 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 import pytest
 from rich.console import Console
 
+from launcher.errors import UserError
 from launcher.follow import Follower
-from launcher.job import Given, UserError
+from launcher.job import Given
 from launcher.output import Output
 from launcher.remote_jobs import JobServer, connect
 from tests.ray_head import HOST, free_ports

@@ -19,8 +19,9 @@ from clusters import placement
 from clusters.base import Allocation, ClusterError, ClusterSpec, Ended, Host, NoRoom
 from clusters.local import LocalCluster
 from launcher.attempt import Attempt, claimed
+from launcher.errors import UserError
 from launcher.folder import RunFolder
-from launcher.job import Given, JobSpec, UserError, resolve
+from launcher.job import Given, JobSpec, resolve
 from launcher.output import Output
 from launcher.prepare import Prepared, prepare
 from launcher.restart import go_on, most_of, resumed

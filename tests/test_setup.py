@@ -17,8 +17,8 @@ import psutil
 import pytest
 from rich.console import Console
 
-from launcher.job import UserError
-from launcher.run import Output
+from launcher.errors import UserError
+from launcher.output import Output
 from launcher.setup import setup_horovod
 from strategies.horovod_build import horovod_ready, shelf
 from strategies.horovod_probe import probe

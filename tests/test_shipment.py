@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from launcher.job import UserError
+from launcher.errors import UserError
 from launcher.shipment import Package, collect, describe, pack
 from launcher.submit import NEEDS
 

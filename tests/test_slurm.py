@@ -16,7 +16,8 @@ from typing import Any
 
 import pytest
 
-from launcher.job import Given, UserError
+from launcher.errors import UserError
+from launcher.job import Given
 from launcher.nodes import cluster_job
 from launcher.slurm import slurm_script
 from tests.command import wait_until

@@ -15,7 +15,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from launcher.job import Given, UserError
+from launcher.errors import UserError
+from launcher.job import Given
 from launcher.remote_jobs import JobServer, RemoteJob, connect
 from launcher.shipment import OWN
 from strategies.mnist.checkpoint import latest, load
