@@ -7,7 +7,7 @@ import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatch
-from pathlib import Path
+from pathlib import Path, PurePath
 
 from clusters.base import ClusterError
 
@@ -16,7 +16,11 @@ _OURS = ("clusters", "strategies")
 # What they import beside the frameworks and numpy, which a framework brings along. safetensors'
 # binary serves every Python of a platform, and nodes of another platform are refused anyway.
 _LIBRARIES = ("pynvml", "safetensors")
-_NOT_SENT = (".git", ".venv", "__pycache__", "*.pyc", "runs", ".mypy_cache", ".ruff_cache")
+NEVER_SENT = (
+    *(".git", ".hg", ".venv", "venv", "node_modules", "runs", "__pycache__", "*.pyc"),
+    *(".mypy_cache", ".ruff_cache", ".pytest_cache", ".ipynb_checkpoints"),
+)
+"""Patterns of what no job needs, by whichever way it is sent."""
 _MOST_BYTES = 500 * 2**20  # Ray's own limit for a package
 
 
@@ -36,7 +40,7 @@ class Shipment:
 def stage(folder: Path) -> Shipment:
     """Copies what every job needs below ``folder``, without what compilers and tests leave."""
     modules = []
-    ignore = shutil.ignore_patterns(*_NOT_SENT)
+    ignore = shutil.ignore_patterns(*NEVER_SENT)
     for source in [*(_ROOT / name for name in _OURS), *map(_installed, _LIBRARIES)]:
         if source.is_dir():
             target = folder / source.name
@@ -51,15 +55,20 @@ def stage(folder: Path) -> Shipment:
 
 def size_of(folder: Path, exclude: Sequence[str] = ()) -> int:
     """Bytes of all files below a folder, but for those that match ``exclude``."""
-    patterns = [pattern.rstrip("/") for pattern in (*_NOT_SENT, *exclude)]
-    return _size(folder, Path(), patterns)
+    return _size(folder, Path(), (*NEVER_SENT, *exclude))
+
+
+def fits(path: PurePath, patterns: Sequence[str]) -> bool:
+    """Whether one of the patterns is for the name of a path, or for the path in its folder."""
+    plain = [pattern.rstrip("/") for pattern in patterns]
+    return any(fnmatch(path.name, one) or fnmatch(str(path), one) for one in plain)
 
 
 def _size(folder: Path, inside: Path, patterns: Sequence[str]) -> int:
     total = 0
     for path in (folder / inside).iterdir():
         relative = inside / path.name
-        if any(fnmatch(path.name, p) or fnmatch(str(relative), p) for p in patterns):
+        if fits(relative, patterns):
             continue
         if path.is_dir() and not path.is_symlink():
             total += _size(folder, relative, patterns)
@@ -80,7 +89,7 @@ def working_dir(folder: Path, exclude: Sequence[str]) -> dict[str, object]:
             f"{_MOST_BYTES / 1e6:,.0f} MB at most; list what the script does not need under "
             "`exclude` in the cluster file"
         )
-    return {"working_dir": str(folder), "excludes": [*_NOT_SENT, *exclude]}
+    return {"working_dir": str(folder), "excludes": [*NEVER_SENT, *exclude]}
 
 
 def _installed(name: str) -> Path:

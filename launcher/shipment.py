@@ -9,21 +9,17 @@ import zipfile
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from fnmatch import fnmatch
 from pathlib import Path
 
 import clusters
 import launcher
 import strategies
+from clusters.shipping import NEVER_SENT, fits
 from launcher.errors import UserError
 
 OWN = ("launcher", "strategies", "clusters")
 MOST_BYTES = 100 * 2**20
 """The most that Ray's job server takes, compressed (DASHBOARD_CLIENT_MAX_SIZE)."""
-_NEVER = (
-    *(".git", ".hg", ".venv", "venv", "node_modules", "runs", "__pycache__", "*.pyc"),
-    *(".mypy_cache", ".ruff_cache", ".pytest_cache", ".ipynb_checkpoints"),
-)
 _TOLD = 3
 _BEGINNING = (1980, 1, 1, 0, 0, 0)  # of time, for zip files: the same files make the same package
 
@@ -95,20 +91,15 @@ def describe(items: Sequence[Item], package: Package, working_dir: Path | None) 
 
 def _below(folder: Path, prefix: str, excludes: Sequence[str]) -> Iterator[Item]:
     """Files below ``folder``; a link to a folder is not followed, one to a file is."""
-    patterns = (*_NEVER, *excludes)
+    patterns = (*NEVER_SENT, *excludes)
     for place, folders, names in os.walk(folder):
-        inner = os.path.relpath(place, folder)
-        inner = "" if inner == "." else f"{inner}/"
-        folders[:] = sorted(name for name in folders if not _fits(name, inner, patterns))
+        inner = Path(place).relative_to(folder)
+        folders[:] = sorted(name for name in folders if not fits(inner / name, patterns))
         for name in sorted(names):
             path = Path(place) / name
-            if path.is_file() and not _fits(name, inner, patterns):
-                item = Item(path=path, name=f"{prefix}{inner}{name}", bytes=path.stat().st_size)
-                yield item
-
-
-def _fits(name: str, inner: str, patterns: Sequence[str]) -> bool:
-    return any(fnmatch(name, pattern) or fnmatch(inner + name, pattern) for pattern in patterns)
+            if path.is_file() and not fits(inner / name, patterns):
+                sent = f"{prefix}{(inner / name).as_posix()}"
+                yield Item(path=path, name=sent, bytes=path.stat().st_size)
 
 
 def _too_large(items: Sequence[Item], size: str) -> UserError:
